@@ -1,0 +1,59 @@
+"""Coroutines over blocking work: the hop to a thread, clean-up that cancellation cannot tear, retries.
+
+Owns: the three patterns. Does not own: what is retried (`error.retry` says) or how long a job may take.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from offhost.errors import OffhostError
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Run blocking work in a thread; on cancellation, wait until it has ended before the cancellation goes on.
+
+    A thread cannot be interrupted: were it left running, it would use disks and sessions that its caller has
+    already given back.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await _settled(work)
+        raise
+
+
+async def shielded(clean_up: Coroutine[Any, Any, T]) -> T:
+    """Run clean-up to its end even when the caller is cancelled meanwhile; the cancellation follows after it."""
+    work = asyncio.ensure_future(clean_up)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await _settled(work)
+        raise
+
+
+async def _settled(work: "asyncio.Future[T]") -> None:
+    """Wait until `work` is done, whatever it ends in and however often we are cancelled meanwhile."""
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            continue
+    if not work.cancelled():
+        work.exception()  # retrieved: the cancellation is what the caller sees
+
+
+async def retrying(call: Callable[[], Awaitable[T]], *, times: int, wait_s: float) -> T:
+    """Call again after errors that say `retry`, up to `times` more, waiting twice as long each time."""
+    for attempt in range(times):
+        try:
+            return await call()
+        except OffhostError as error:
+            if not error.retry:
+                raise
+            await asyncio.sleep(wait_s * 2**attempt)
+    return await call()

@@ -1,0 +1,75 @@
+"""What a VM's backup did, disk by disk: values for the run's record, the command line and REST."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from offhost.ids import DiskKey, VmId
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as a value: what an OffhostError said."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReport:
+    """One disk's copy. Bytes: `read` from the source, `new` not in the repository before (plain), `stored` as sealed."""
+
+    key: DiskKey
+    label: str
+    capacity_bytes: int
+    mode: Literal["full", "incremental"]
+    reason: str | None
+    """Why it was read in full; None for an incremental."""
+    transport: str
+    refused: tuple[str, ...]
+    """Why the better transports could not serve it, `name: reason`."""
+    changed_bytes: int | None
+    """What change tracking reported; None when read in full."""
+    read_bytes: int
+    new_bytes: int
+    stored_bytes: int
+    host_bytes: int
+    """Bytes that went through an ESX host."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmReport:
+    """One VM of a run. `point` is set exactly when a restore point was committed."""
+
+    vm: str
+    vm_id: VmId
+    point: str | None
+    consistency: Literal["application", "filesystem", "crash", "offline"] | None
+    disks: tuple[DiskReport, ...]
+    warnings: tuple[str, ...]
+    problem: Problem | None
+    started: str
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlan:
+    """What a backup would do to one disk, and why."""
+
+    key: DiskKey
+    label: str
+    capacity_bytes: int
+    mode: Literal["full", "incremental", "refused"]
+    reason: str | None
+    transport: str | None
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VmPlan:
+    """What a backup would do to one VM, touching nothing."""
+
+    vm: str
+    vm_id: VmId
+    disks: tuple[DiskPlan, ...]
+    problem: Problem | None

@@ -1,0 +1,113 @@
+"""What vSphere says, as plain values: nothing above this room sees a pyVmomi object.
+
+Sizes are bytes. Datastore paths keep vSphere's form, `[datastore] folder/file`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from offhost.extents import ExtentMap
+from offhost.ids import DiskKey, VmId
+
+PowerState = Literal["on", "off", "suspended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One VM of the inventory, without its devices."""
+
+    id: VmId
+    moref: str
+    name: str
+    folder: str
+    """Inventory path of its folder, `/DC0/vm/Production`."""
+    power: PowerState
+    template: bool
+    host: str
+    datastores: tuple[str, ...]
+    change_tracking: bool
+    consolidation_needed: bool
+
+
+BackingKind = Literal["flat", "sparse", "sesparse", "rdm_virtual", "rdm_physical", "pmem", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """The files behind a disk."""
+
+    kind: BackingKind
+    file: str
+    """The topmost file: the one that holds the disk's state."""
+    chain: tuple[str, ...]
+    """From `file` down to the base, each a datastore path."""
+    datastore: str
+    uuid: str | None
+    mode: str
+    """vSphere's diskMode: persistent, independent_persistent, independent_nonpersistent..."""
+    multi_writer: bool
+    encrypted: bool
+    thin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A virtual disk as one configuration (the VM's, or a snapshot's) shows it."""
+
+    key: DiskKey
+    device_key: int
+    label: str
+    """What administrators see: `Hard disk 1`."""
+    unit: str
+    """Controller and unit, `scsi0:0`."""
+    bus_sharing: bool
+    capacity_bytes: int
+    change_id: str | None
+    backing: Backing
+
+
+@dataclass(frozen=True, slots=True)
+class VmConfiguration:
+    """The configuration of a VM or of its snapshot."""
+
+    name: str
+    vmx_path: str
+    """Datastore path of the .vmx file."""
+    hardware_version: int
+    guest_id: str
+    encrypted: bool
+    disks: tuple[Disk, ...]
+    saved: dict[str, object]
+    """What is kept with the restore point to make the VM again, as JSON: hardware, extraConfig, custom attributes,
+    folder, pool, networks by name and id, storage policy, firmware, annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot in a VM's tree."""
+
+    moref: str
+    id: int
+    name: str
+    description: str
+    parent: str | None
+    """The moref of the snapshot it was taken on, None at the root."""
+    created: str
+    """RFC 3339, the endpoint's own clock."""
+    quiesced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedBlocks:
+    """What changed on a disk between a base's change id and a snapshot: exact areas, rounded to the tracking grain."""
+
+    areas: ExtentMap
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuiescePolicy:
+    """Whether the guest must, should or need not be quiesced, and how long that may take."""
+
+    policy: Literal["require", "try", "off"] = "try"
+    timeout_minutes: int = 15
