@@ -1,0 +1,116 @@
+"""The span pipeline: cut, identify, ask once what is missing, compress and hand over only that.
+
+Owns: the span's size, its map of chunks, the contract with whoever takes the chunks (`ChunkSink`).
+Does not own: reading the disk, threads, sealing, what "missing" means, how a span map is stored.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offhost.chunking.compress import Codec
+from offhost.ids import ChunkId
+
+SPAN_BYTES = 32 << 20
+"""A disk is cut anew at every multiple of this: the unit of parallel work and of a disk map's leaves."""
+
+ID_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedChunk:
+    """A chunk on its way to a sink.
+
+    `data` and `plain` may lie in buffers that are used again: both are valid only while `put` runs.
+    """
+
+    id: ChunkId
+    codec: Codec
+    plain_bytes: int
+    data: bytes | memoryview
+    plain: memoryview
+
+
+class ChunkSink(Protocol):
+    """Where chunks go: a repository's write session, or an agent's connection to the proxy.
+
+    Thread-safe: several workers ask and put at once.
+    """
+
+    def missing(self, ids: Sequence[ChunkId], lengths: Sequence[int]) -> Sequence[int]:
+        """Which of these chunks the caller must put, as ascending positions in `ids`.
+
+        Ids may repeat: only the first occurrence is ever named. A chunk that another worker has been told to put is
+        not missing. The caller must put all that is named; when it cannot, what it was storing must not be committed.
+        `lengths` are the chunks' plain bytes.
+        """
+        ...
+
+    def put(self, chunk: CompressedChunk) -> None:
+        """Take a chunk that `missing` named. May block to bound memory."""
+        ...
+
+
+class ChunkRef(NamedTuple):
+    """One chunk of a span: where it begins in the span, its plain bytes, its id."""
+
+    start: int
+    length: int
+    id: ChunkId
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanMap:
+    """The chunks of one span, ascending and disjoint; what lies between them reads as zeros.
+
+    `starts` (relative to the span) and `lengths` are uint32 arrays of n, `ids` is a uint8 array of n by 32.
+    """
+
+    starts: NDArray[np.uint32]
+    lengths: NDArray[np.uint32]
+    ids: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, refs: Sequence[ChunkRef]) -> "SpanMap":
+        """The map that lists `refs`."""
+        ids = np.frombuffer(b"".join(ref.id for ref in refs), np.uint8).reshape(-1, ID_BYTES)
+        starts = np.fromiter((ref.start for ref in refs), np.uint32, len(refs))
+        return cls(starts, np.fromiter((ref.length for ref in refs), np.uint32, len(refs)), ids)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[ChunkRef]:
+        ids = self.ids.tobytes()
+        for at, (start, length) in enumerate(zip(self.starts.tolist(), self.lengths.tolist(), strict=True)):
+            yield ChunkRef(start, length, ChunkId(ids[at * ID_BYTES : (at + 1) * ID_BYTES]))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SpanMap):
+            return NotImplemented
+        return (
+            np.array_equal(self.starts, other.starts)
+            and np.array_equal(self.lengths, other.lengths)
+            and np.array_equal(self.ids, other.ids)
+        )
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes that are not holes."""
+        return int(self.lengths.sum(dtype=np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpan:
+    """A span whose missing chunks were handed to the sink.
+
+    `read_bytes` were looked at, `new_chunks` with `new_bytes` of plaintext were put.
+    """
+
+    map: SpanMap
+    read_bytes: int
+    new_chunks: int
+    new_bytes: int
