@@ -1,0 +1,36 @@
+# offhost: every target sets up what it needs first, and does nothing when nothing changed.
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help setup test test-fast check format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install all it needs: Debian packages (when allowed), .venv with offhost and the development tools
+	@deploy/setup.sh
+
+test: setup ## all tests
+	@$(BIN)/pytest
+
+test-fast: setup ## the tests that take seconds
+	@$(BIN)/pytest -m "not slow"
+
+check: setup ## formatting, lint, types, layers: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .cache/import-linter
+
+format: setup ## format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## write deploy/constraints.txt from what is installed
+	@deploy/lock.sh
+
+clean: ## remove .venv and everything built or cached
+	rm -rf $(VENV) .cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
