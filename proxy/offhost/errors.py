@@ -5,6 +5,7 @@ Does not own: the translation of foreign errors, which happens at the home of ea
 (`raise ... from`), nor the retrying itself (`aio.retrying`).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -54,6 +55,18 @@ class ConfigError(UsageError):
         return f"{place}: {self.message}" if place else self.message
 
 
+class ConfigErrors(ConfigError):
+    """Every mistake found in the configuration at once, in the order of the files; never empty."""
+
+    def __init__(self, mistakes: Sequence[ConfigError]) -> None:
+        count = len(mistakes)
+        super().__init__(f"the configuration has {count} mistake{'s' if count > 1 else ''}")
+        self.mistakes = tuple(mistakes)
+
+    def __str__(self) -> str:
+        return "\n".join(str(mistake) for mistake in self.mistakes)
+
+
 class NotFound(UsageError):
     """A name or an id that nothing, or more than one thing, answers to."""
 
@@ -64,6 +77,12 @@ class Conflict(UsageError):
     """What was asked for collides with what is there or under way."""
 
     code = "conflict"
+
+
+class StateError(OffhostError):
+    """The state directory, or the catalog in it, cannot be read or written."""
+
+    code = "state"
 
 
 class VSphereError(OffhostError):

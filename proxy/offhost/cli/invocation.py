@@ -1,0 +1,59 @@
+"""What one call of `offhost` was told before the command's own words: the global options.
+
+Owns: the options every command shares and how a command gets at them. Does not own: opening what they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from offhost.config import Configuration
+
+DEFAULT_CONFIG = Path("/etc/offhost/proxy.yaml")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Invocation:
+    """The global options of one call. Commands receive it with `@click.pass_obj`."""
+
+    config: Path = DEFAULT_CONFIG
+    repo: str | None = None
+    """What `--repo` names: a directory, or a repository of proxy.yaml."""
+    passphrase_file: Path | None = None
+    json: bool = False
+    """Whether results and errors are for programs."""
+
+    def configuration(self) -> Configuration:
+        """Read proxy.yaml and jobs.d.
+
+        Raises: ConfigErrors with every mistake in them.
+        """
+        from offhost.config import load
+
+        return load(self.config)
+
+
+def json_option(command: F) -> F:
+    """Give a command `--json`: its result, and an error if it ends in one, are then JSON on standard output."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Invocation).json = True
+
+    option = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=remember,
+        help="Print the result as JSON.",
+    )
+    return option(command)
