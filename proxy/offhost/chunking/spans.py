@@ -5,13 +5,15 @@ Does not own: reading the disk, threads, sealing, what "missing" means, how a sp
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
-from offhost.chunking.compress import Codec
+from offhost.chunking.compress import Codec, Compression
+from offhost.chunking.pieces import Cutter, Piece
 from offhost.ids import ChunkId
 
 SPAN_BYTES = 32 << 20
@@ -97,6 +99,9 @@ class SpanMap:
             and np.array_equal(self.ids, other.ids)
         )
 
+    def __hash__(self) -> int:
+        return hash((self.starts.tobytes(), self.lengths.tobytes(), self.ids.tobytes()))
+
     @property
     def data_bytes(self) -> int:
         """Bytes that are not holes."""
@@ -114,3 +119,45 @@ class StoredSpan:
     read_bytes: int
     new_chunks: int
     new_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How one repository makes chunks of bytes. Immutable, so safe to share between threads."""
+
+    cutter: Cutter
+    id_key: bytes = field(repr=False)
+    compression: Compression
+
+
+def identify(plain: memoryview, id_key: bytes) -> ChunkId:
+    """A chunk's identity: BLAKE3 of its plain bytes, keyed with the repository's 32-byte id key."""
+    return ChunkId(blake3(plain, key=id_key).digest())
+
+
+def store_span(span: memoryview, chunking: Chunking, sink: ChunkSink) -> StoredSpan:
+    """Cut a span read in full, and put what the sink misses of it.
+
+    `span` holds contiguous plain bytes and must not change meanwhile. Safe to call from several threads at once, each
+    with a span of its own. Raises what the sink raises; then the sink may miss chunks that it was promised.
+    """
+    refs = _identified(span, chunking.cutter.cut(span), chunking.id_key)
+    new = _put_missing(span, refs, chunking.compression, sink)
+    return StoredSpan(SpanMap.of(refs), len(span), len(new), sum(ref.length for ref in new))
+
+
+def _identified(span: memoryview, pieces: Sequence[Piece], id_key: bytes) -> list[ChunkRef]:
+    return [ChunkRef(start, length, identify(span[start : start + length], id_key)) for start, length in pieces]
+
+
+def _put_missing(
+    span: memoryview, refs: Sequence[ChunkRef], compression: Compression, sink: ChunkSink
+) -> list[ChunkRef]:
+    """Ask once, compress and hand over only what is missing; that is what comes back."""
+    missing = sink.missing([ref.id for ref in refs], [ref.length for ref in refs]) if refs else ()
+    new = [refs[at] for at in missing]
+    for start, length, chunk_id in new:
+        plain = span[start : start + length]
+        codec, data = compression.compress(plain)
+        sink.put(CompressedChunk(chunk_id, codec, length, data, plain))
+    return new
