@@ -1,0 +1,114 @@
+"""The keys of proxy.yaml: this proxy, what it reaches, and where it keeps backups."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from offhost.config.section import AbsolutePath, Fraction, Name, SecretReference, Section, Text, wrong
+
+
+def _loopback(address: str) -> str:
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        raise wrong("not an IP address", "write 127.0.0.1 or ::1") from None
+    if not loopback:
+        raise wrong(
+            "only loopback is supported: TLS and tokens, without which nobody else may reach the proxy, are not yet",
+            "write 127.0.0.1; from elsewhere, come through an SSH tunnel",
+        )
+    return address
+
+
+def _thumbprint(text: str) -> str:
+    digits = text.replace(":", "")
+    if len(digits) not in (40, 64) or not re.fullmatch(r"[0-9A-Fa-f]+", digits):
+        raise wrong(
+            "not a certificate's thumbprint",
+            "SHA-256 or SHA-1 in hexadecimal, in quotes: openssl s_client -connect HOST:443 </dev/null"
+            " | openssl x509 -noout -fingerprint -sha256",
+        )
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
+
+
+class Listen(Section):
+    """Where the REST interface listens."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"tls"})
+
+    address: Annotated[str, AfterValidator(_loopback)] = Field(default="127.0.0.1", description="a loopback address")
+    port: int = Field(default=8006, ge=0, le=65535, description="a TCP port; 0 takes any that is free")
+
+
+class VCenter(Section):
+    """A vCenter, or a standalone host, and how to be sure that it is the right one."""
+
+    host: Text = Field(description="its DNS name or address")
+    port: int = Field(default=443, ge=1, le=65535, description="a TCP port")
+    user: Text = Field(description="the account, such as offhost@vsphere.local")
+    password: SecretReference = Field(description="where the account's password is kept")
+    thumbprint: Annotated[str, AfterValidator(_thumbprint)] | None = Field(
+        default=None, description="pins its certificate"
+    )
+    ca_file: AbsolutePath | None = Field(
+        default=None, description="the certificate authority that signed its certificate"
+    )
+
+    @model_validator(mode="after")
+    def _trusted_one_way(self) -> "VCenter":
+        if (self.thumbprint is None) == (self.ca_file is None):
+            raise wrong(
+                "exactly one of thumbprint and ca_file is needed",
+                "a certificate is never trusted unseen: pin its thumbprint, or name the authority that signed it",
+            )
+        return self
+
+
+class Datastore(Section):
+    """A datastore that this proxy has mounted, and reads without the hosts."""
+
+    vcenter: Name = Field(description="one of the vcenters")
+    name: Text = Field(description="the datastore's name in vCenter")
+    path: AbsolutePath = Field(description="where it is mounted on this machine")
+    direct_io: bool = Field(default=False, description="read past the page cache (O_DIRECT)")
+
+
+class Repository(Section):
+    """A repository that jobs write to."""
+
+    path: AbsolutePath = Field(description="its directory")
+    passphrase: SecretReference = Field(description="where the passphrase of its key is kept")
+    compression: Literal["lz4", "zstd", "none"] = Field(default="lz4", description="lz4, zstd or none")
+    write_check: Literal["full", "sample", "off"] = Field(
+        default="full", description="how much of what is written is opened and compared first: full, sample or off"
+    )
+
+
+class Limits(Section):
+    """What this proxy does at once, over all jobs."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"read_rate"})
+
+    vms: int = Field(default=8, ge=1, le=256, description="VMs backed up at once")
+    min_free: Fraction = Field(
+        default=0.1, description="no snapshot on a datastore with less free space than this, such as 10%"
+    )
+
+
+class Proxy(Section):
+    """proxy.yaml."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"restore_roots"})
+
+    state: AbsolutePath = Field(default=Path("/var/lib/offhost"), description="where the proxy keeps its state")
+    listen: Listen = Field(default_factory=Listen, description="address and port of the REST interface")
+    vcenters: Mapping[Name, VCenter] = Field(default_factory=dict, description="the vCenters, by a name for each")
+    datastores: tuple[Datastore, ...] = Field(default=(), description="datastores mounted on this proxy")
+    repositories: Mapping[Name, Repository] = Field(
+        default_factory=dict, description="repositories, by a name for each"
+    )
+    limits: Limits = Field(default_factory=Limits, description="what is done at once")

@@ -1,0 +1,137 @@
+"""proxy.yaml and jobs.d are read whole, or refused whole with every mistake at its place."""
+
+from collections.abc import Callable
+
+import pytest
+
+from offhost.config import Secret, load
+from support.config_files import JOB, PROXY, Files
+
+Refusal = Callable[[], list[tuple[str, str | None]]]
+
+
+def test_right_files_are_read_with_the_documented_defaults(files: Files) -> None:
+    configuration = load(files.file)
+    proxy, (job,) = configuration.proxy, configuration.jobs
+    assert (proxy.listen.address, proxy.listen.port) == ("127.0.0.1", 8006)
+    assert proxy.limits.min_free == 0.1
+    assert proxy.repositories["main"].compression == "lz4"
+    assert proxy.repositories["main"].write_check == "full"
+    assert proxy.vcenters["main"].password == Secret("credential", "vc-main")
+    assert job.transports == ("datastore", "https")
+    assert (job.mode, job.quiesce.policy, job.quiesce.timeout) == ("incremental", "try", 15)
+
+
+def test_every_mistake_of_every_file_is_told_at_once(files: Files, refusal: Refusal) -> None:
+    files.proxy(PROXY.replace("state: /var/lib/offhost", "state: var/lib"))
+    files.job("nightly.yaml", JOB.replace("job: nightly", "job: [1]").replace("mon-fri", "mon-fry"))
+    assert [place.split(": ")[:2] for place, _ in refusal()] == [
+        ["proxy.yaml:1:8", "state"],
+        ["jobs.d/nightly.yaml:1:6", "job"],
+        ["jobs.d/nightly.yaml:2:19", "schedule.cron"],
+    ]
+
+
+def test_an_unknown_key_is_told_with_what_was_probably_meant(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB.replace("repository: main", "repository: main\nqiesce: { policy: try }"))
+    assert refusal() == [("jobs.d/nightly.yaml:7:1: qiesce: unknown key", "did you mean `quiesce`?")]
+
+
+def test_an_unknown_key_in_a_named_section_is_found_where_it_stands(files: Files, refusal: Refusal) -> None:
+    files.proxy(PROXY.replace("    host:", "    hots: x\n    host:"))
+    assert refusal() == [("proxy.yaml:4:5: vcenters.main.hots: unknown key", "did you mean `host`?")]
+
+
+def test_a_key_that_stands_twice_is_refused(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB + "repository: other\n")
+    ((message, _),) = refusal()
+    assert message == "jobs.d/nightly.yaml:7:1: repository: the key stands here a second time, first on line 6"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["retention: { keep_last: 3 }", "audit: { every: 30d }", "kind: files", "mode: differential", "transports: [nbd]"],
+)
+def test_what_offhost_is_going_to_have_is_refused_as_not_yet_supported(
+    files: Files, refusal: Refusal, line: str
+) -> None:
+    files.job("nightly.yaml", JOB + line + "\n")
+    ((message, hint),) = refusal()
+    assert message.startswith("jobs.d/nightly.yaml:7:")
+    assert "not supported yet" in message
+    assert hint is not None
+
+
+def test_a_tag_in_a_selection_is_refused_once_and_the_rest_not_blamed_for_it(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB.replace('name: "db-*"', 'tag: "backup:nightly"'))
+    ((message, _), *more) = refusal()
+    assert message == "jobs.d/nightly.yaml:5:16: select.include[0].tag: is not supported yet"
+    assert not more
+
+
+def test_a_bad_cron_line_is_refused_at_its_place_with_an_example(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB.replace("0 22 * * mon-fri", "0 25 * * *"))
+    ((message, hint),) = refusal()
+    assert message == ("jobs.d/nightly.yaml:2:19: schedule.cron: not a cron line: hour: `25` does not lie within 0-23")
+    assert hint is not None
+    assert "0 22 * * mon-fri" in hint
+
+
+def test_an_unknown_time_zone_is_refused(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB.replace("Europe/Zurich", "Europe/../Zurich"))
+    ((message, _),) = refusal()
+    assert "no time zone" in message
+
+
+def test_a_password_in_the_file_is_refused_and_not_repeated(files: Files, refusal: Refusal) -> None:
+    files.proxy(PROXY.replace('"{credential vc-main}"', "hunter2"))
+    ((message, hint),) = refusal()
+    assert message == "proxy.yaml:6:15: vcenters.main.password: a secret is a reference, never a value"
+    assert "hunter2" not in message + str(hint)
+
+
+def test_a_vcenter_whose_certificate_nothing_vouches_for_is_refused(files: Files, refusal: Refusal) -> None:
+    files.proxy(PROXY.replace("    ca_file: /etc/offhost/vc.pem\n", ""))
+    ((message, _),) = refusal()
+    assert message == "proxy.yaml:4:5: vcenters.main: exactly one of thumbprint and ca_file is needed"
+
+
+def test_a_job_that_names_a_repository_which_is_not_there_is_refused(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB.replace("repository: main", "repository: mian"))
+    assert refusal() == [
+        (
+            "jobs.d/nightly.yaml:6:13: repository: `mian` is not one of proxy.yaml's repositories",
+            "did you mean `main`?",
+        )
+    ]
+
+
+def test_two_jobs_of_one_name_are_refused(files: Files, refusal: Refusal) -> None:
+    files.job("other.yml", JOB)
+    ((message, _),) = refusal()
+    assert message == "jobs.d/other.yml:1:6: job: `nightly` is the name of the job in jobs.d/nightly.yaml, too"
+
+
+def test_listening_beyond_this_machine_is_refused(files: Files, refusal: Refusal) -> None:
+    files.proxy(PROXY + "listen: { address: 0.0.0.0 }\n")
+    ((message, _),) = refusal()
+    assert message.startswith("proxy.yaml:12:20: listen.address: only loopback is supported")
+
+
+def test_a_file_that_is_not_there_is_named_in_full(files: Files, refusal: Refusal) -> None:
+    files.file.unlink()
+    ((message, _),) = refusal()
+    assert message == f"{files.file}: there is no such file"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"#" * (1024 * 1024 + 1), b"a: [", b"- 1", b"", b"a: &a [*a]", b"\0"])
+def test_what_is_no_configuration_at_all_is_refused_in_words(files: Files, refusal: Refusal, content: bytes) -> None:
+    (files.file.parent / "jobs.d" / "nightly.yaml").write_bytes(content)
+    assert all(message.startswith("jobs.d/nightly.yaml:") for message, _ in refusal())
+
+
+def test_aliases_that_multiply_are_cut_off(files: Files, refusal: Refusal) -> None:
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    files.job("nightly.yaml", "\n".join(bomb))
+    assert any("too large" in message for message, _ in refusal())
