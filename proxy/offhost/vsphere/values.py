@@ -95,6 +95,24 @@ class Snapshot:
     created: str
     """RFC 3339, the endpoint's own clock."""
     quiesced: bool
+    """vSphere's own statement that the guest was quiesced for it."""
+    power: PowerState
+    """The VM's power state when it was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datastore:
+    """A datastore, as far as space and names go."""
+
+    moref: str
+    name: str
+    url: str
+    """Unique within an endpoint where the name is not: `ds:///vmfs/volumes/<uuid>/`."""
+    kind: str
+    """vSphere's type: VMFS, NFS, NFS41, vsan, VVOL..."""
+    capacity_bytes: int
+    free_bytes: int
+    accessible: bool
 
 
 @dataclass(frozen=True, slots=True)

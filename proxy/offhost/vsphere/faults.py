@@ -1,0 +1,76 @@
+"""vSphere's faults, and a broken connection, as offhost's errors.
+
+Owns: the one translation. Does not own: what a caller makes of a fault that is an answer to it (change tracking
+reads FileFault as "unknown"): such callers catch it before it comes here.
+"""
+
+from http.client import HTTPException
+from xml.parsers.expat import ExpatError
+
+from pyVmomi import vim, vmodl
+
+from offhost.errors import (
+    LoginFailed,
+    OffhostError,
+    PermissionDenied,
+    QuiesceFailed,
+    SessionLost,
+    SnapshotFailed,
+    VmGone,
+    VSphereError,
+)
+
+BROKEN = (OSError, HTTPException, ExpatError)
+"""What a connection that breaks, a server that is overloaded (503), or an answer that is cut short raise."""
+
+_QUIESCE = (vim.fault.ApplicationQuiesceFault, vim.fault.FilesystemQuiesceFault)
+
+
+def said(fault: vmodl.MethodFault) -> str:
+    """What the endpoint said, in its own words where it gave any, with the kind of fault."""
+    kind = type(fault).__name__.removeprefix("vim.fault.").removeprefix("vmodl.fault.")
+    words = str(getattr(fault, "msg", None) or "").strip()
+    return f"{words} ({kind})" if words else kind
+
+
+def translated(fault: vmodl.MethodFault, doing: str) -> OffhostError:
+    """The error that a fault is; `doing` says what was being done, to what."""
+    match fault:
+        case vim.fault.NotAuthenticated():
+            return SessionLost(f"{doing}: the session is not accepted, even after logging in again")
+        case vim.fault.NoPermission():
+            return _denied(fault, doing)
+        case vim.fault.InvalidLogin():
+            return LoginFailed(
+                f"{doing}: user and password are not accepted",
+                hint="check the user's name with its domain, the password, and whether the account is locked",
+            )
+        case vmodl.fault.ManagedObjectNotFound():
+            return VmGone(f"{doing}: {_object(fault.obj)} does not exist any more")
+        case _ if isinstance(fault, _QUIESCE):
+            return QuiesceFailed(
+                f"{doing}: the guest could not be quiesced: {said(fault)}",
+                hint="look at VMware Tools and, on Windows, at the VSS writers in the guest",
+            )
+        case vim.fault.SnapshotFault():
+            return SnapshotFailed(f"{doing}: {said(fault)}")
+    return VSphereError(f"{doing}: {said(fault)}")
+
+
+def broken(error: BaseException, doing: str) -> SessionLost:
+    """A connection that broke, or an answer that could not be read."""
+    return SessionLost(f"{doing}: the connection broke: {str(error) or type(error).__name__}")
+
+
+def _denied(fault: vim.fault.NoPermission, doing: str) -> PermissionDenied:
+    privilege = fault.privilegeId or "a privilege it does not name"
+    return PermissionDenied(
+        f"{doing}: the account lacks {privilege} on {_object(fault.object)}",
+        hint=f"give the account's role {privilege} there, or on a parent with propagation",
+    )
+
+
+def _object(ref: object) -> str:
+    """`VirtualMachine vm-12`; reading the object's name could fail in its turn."""
+    moref = getattr(ref, "_moId", None)
+    return f"{type(ref).__name__.rpartition('.')[2]} {moref}" if moref else "an object it does not name"

@@ -1,0 +1,135 @@
+"""Which VMs and datastores there are, and which of them a name means.
+
+Owns: listing that stays cheap at thousands of VMs (no devices), inventory paths, the choice by name.
+Does not own: devices and disks (`configuration`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pyVmomi import vim
+
+from offhost.errors import NotFound
+from offhost.ids import vm_id
+from offhost.vsphere.properties import Row, all_of, moref
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.values import Datastore, PowerState, Vm
+
+_POWER: dict[str, PowerState] = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
+_VM_PATHS = (
+    "name",
+    "parent",
+    "parentVApp",
+    "datastore",
+    "config.instanceUuid",
+    "config.template",
+    "config.changeTrackingEnabled",
+    "runtime.powerState",
+    "runtime.host",
+    "runtime.consolidationNeeded",
+)
+_DATASTORE_PATHS = ("summary.name", "summary.url", "summary.type", "summary.capacity", "summary.freeSpace")
+_CANDIDATES_SHOWN = 10
+
+
+def power_state(state: object) -> PowerState:
+    """A power state of vSphere in our words."""
+    return _POWER[str(state)]
+
+
+async def vms(vsphere: VSphere) -> list[Vm]:
+    """Every VM and template, ordered by folder and name.
+
+    A VM without a configuration (orphaned, inaccessible, just being created) has no identity and is left out.
+    """
+    rows = await vsphere.read(
+        lambda live: all_of(
+            live,
+            {
+                vim.VirtualMachine: _VM_PATHS,
+                vim.Folder: ["name", "parent"],
+                vim.Datacenter: ["name", "parent"],
+                vim.VirtualApp: ["name", "parentFolder"],
+                vim.HostSystem: ["name"],
+                vim.Datastore: ["name"],
+            },
+        ),
+        "listing the inventory",
+    )
+    found = [_vm(ref, row, rows, vsphere) for ref, row in rows.items() if "config.instanceUuid" in row]
+    return sorted(found, key=lambda vm: (vm.folder, vm.name, vm.moref))
+
+
+async def find(vsphere: VSphere, name_or_id: str) -> Vm:
+    """The one VM that a name, an inventory path, a moref, an instance UUID or an identity means.
+
+    Raises: NotFound when none does, or several do; the message lists the candidates.
+    """
+    return choose(await vms(vsphere), name_or_id)
+
+
+def choose(candidates: Sequence[Vm], name_or_id: str) -> Vm:
+    """As `find`, among VMs that were listed before: an id wins over a name, and a name must be the only one."""
+    meant = [vm for vm in candidates if name_or_id in _ids(vm)] or [vm for vm in candidates if vm.name == name_or_id]
+    if len(meant) == 1:
+        return meant[0]
+    if not meant:
+        raise NotFound(f"there is no VM {name_or_id!r}", hint="`offhost vms list` shows the inventory")
+    shown = ", ".join(f"{vm.folder}/{vm.name} ({vm.id})" for vm in meant[:_CANDIDATES_SHOWN])
+    raise NotFound(f"{len(meant)} VMs are named {name_or_id!r}: {shown}", hint="use one of the paths or identities")
+
+
+async def datastores(vsphere: VSphere) -> list[Datastore]:
+    """Every datastore with its space as vSphere last measured it."""
+    paths = [*_DATASTORE_PATHS, "summary.accessible"]
+    rows = await vsphere.read(lambda live: all_of(live, {vim.Datastore: paths}), "listing the datastores")
+    return [_datastore(ref, row) for ref, row in rows.items() if all(path in row for path in _DATASTORE_PATHS)]
+
+
+def inventory_path(ref: Any, rows: Mapping[str, Row]) -> str:
+    """The path of a folder, as administrators read it: `/DC0/vm/Production`, without the root folder's name."""
+    return "".join(f"/{name}" for name in reversed(list(_names_upwards(ref, rows))))
+
+
+def _names_upwards(ref: Any, rows: Mapping[str, Row]) -> Iterator[str]:
+    """Names from a folder to below the root folder, which is the one that the inventory view does not list."""
+    seen: set[str] = set()
+    while ref is not None and moref(ref) in rows and moref(ref) not in seen:
+        seen.add(moref(ref))
+        row = rows[moref(ref)]
+        yield str(row.get("name", ""))
+        ref = row.get("parent") or row.get("parentFolder")
+
+
+def _ids(vm: Vm) -> tuple[str, ...]:
+    return (vm.moref, vm.id, vm.id.rpartition("/")[2], f"{vm.folder}/{vm.name}")
+
+
+def _vm(ref: str, row: Row, rows: Mapping[str, Row], vsphere: VSphere) -> Vm:
+    host = row.get("runtime.host")
+    return Vm(
+        id=vm_id(vsphere.about.instance_uuid, str(row["config.instanceUuid"])),
+        moref=ref,
+        name=str(row["name"]),
+        folder=inventory_path(row.get("parent") or row.get("parentVApp"), rows),
+        power=power_state(row["runtime.powerState"]),
+        template=bool(row.get("config.template")),
+        host=str(rows.get(moref(host), {}).get("name", "")) if host is not None else "",
+        datastores=tuple(
+            sorted(str(rows[moref(one)]["name"]) for one in row.get("datastore", ()) if moref(one) in rows)
+        ),
+        change_tracking=bool(row.get("config.changeTrackingEnabled")),
+        consolidation_needed=bool(row.get("runtime.consolidationNeeded")),
+    )
+
+
+def _datastore(ref: str, row: Row) -> Datastore:
+    return Datastore(
+        moref=ref,
+        name=str(row["summary.name"]),
+        url=str(row["summary.url"]),
+        kind=str(row["summary.type"]),
+        capacity_bytes=int(row["summary.capacity"]),
+        free_bytes=int(row["summary.freeSpace"]),
+        accessible=bool(row.get("summary.accessible", True)),
+    )

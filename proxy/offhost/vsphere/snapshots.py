@@ -1,0 +1,144 @@
+"""Snapshots of VMs: create, list, remove, and whose they are.
+
+Owns: the calls and the description that carries the owner. Does not own: when a snapshot is due, or how often its
+removal is tried (`snapshot`). A snapshot that is not ours is never touched, ours never with its children.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+from pyVmomi import vim, vmodl
+
+from offhost.ids import InstallationId, RunId
+from offhost.vsphere.inventory import power_state
+from offhost.vsphere.properties import all_of, moref, properties
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.soap import Live
+from offhost.vsphere.tasks import finished, settled
+from offhost.vsphere.values import Snapshot, Vm
+
+NAME = "offhost backup"
+_OURS = re.compile(r"offhost backup: installation ([0-9a-f]{32}) run ([0-9a-f]{32})\b")
+_CREATING = "VirtualMachine.createSnapshot"
+_VSS_COPY = 5
+"""VSS_BT_COPY: leaves the applications' own backup history and logs alone."""
+_SHORTEST_QUIESCE_MINUTES, _LONGEST_QUIESCE_MINUTES = 5, 240
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who made a snapshot: an installation of offhost, in one of its runs."""
+
+    installation: InstallationId
+    run: RunId
+
+    def description(self) -> str:
+        """What the snapshot's description says, to us and to administrators who come across it."""
+        return (
+            f"offhost backup: installation {self.installation} run {self.run}. "
+            "Removed when the backup ends; do not revert to it."
+        )
+
+
+def owner_of(snapshot: Snapshot) -> Owner | None:
+    """Whose snapshot this is; None for everybody else's."""
+    found = _OURS.match(snapshot.description)
+    return Owner(InstallationId(found[1]), RunId(found[2])) if found else None
+
+
+async def create(
+    vsphere: VSphere, vm: Vm, description: str, *, quiesce_minutes: int | None, windows: bool = False
+) -> str:
+    """Take a snapshot without memory; returns its moref.
+
+    `quiesce_minutes`: quiesce the guest, and give up after so long (5 to 240); None takes it as it is. On a
+    cancellation the snapshot is complete before the cancellation goes on.
+    Raises: QuiesceFailed, SnapshotFailed, VSphereError.
+    """
+
+    def start(live: Live) -> vim.Task:
+        target = live.vm(vm.moref)
+        try:
+            return target.CreateSnapshotEx(NAME, description, False, _quiesce_spec(quiesce_minutes, windows=windows))
+        except (vmodl.fault.MethodNotFound, vmodl.fault.NotImplemented):  # before vSphere 6.5
+            return target.CreateSnapshot(NAME, description, False, quiesce_minutes is not None)
+
+    return moref(await finished(vsphere, start, f"taking a snapshot of {vm.name}"))
+
+
+async def creation_settled(vsphere: VSphere, vm: Vm) -> None:
+    """Wait until no snapshot of the VM is being taken."""
+    await settled(vsphere, vm.moref, _CREATING)
+
+
+async def remove(vsphere: VSphere, vm: Vm, snapshot: str) -> None:
+    """Remove one snapshot, not its children, and fold its delta. Raises: VmGone when it is gone already."""
+    doing = f"removing the snapshot {snapshot} of {vm.name}"
+    await finished(vsphere, lambda live: live.object(vim.vm.Snapshot, snapshot).Remove(False, True), doing)
+
+
+async def snapshots(vsphere: VSphere, vm: Vm) -> list[Snapshot]:
+    """The VM's whole tree, parents before children."""
+
+    def call(live: Live) -> list[Snapshot]:
+        row = properties(live, vim.VirtualMachine, [live.vm(vm.moref)], ["snapshot.rootSnapshotList"])[vm.moref]
+        return list(_tree(row.get("snapshot.rootSnapshotList", ()), None))
+
+    return await vsphere.read(call, f"listing the snapshots of {vm.name}")
+
+
+async def all_snapshots(vsphere: VSphere) -> dict[str, list[Snapshot]]:
+    """The trees of all VMs that have one, by the VM's moref."""
+    rows = await vsphere.read(
+        lambda live: all_of(live, {vim.VirtualMachine: ["snapshot.rootSnapshotList"]}), "listing all snapshots"
+    )
+    return {
+        vm: list(_tree(row["snapshot.rootSnapshotList"], None))
+        for vm, row in rows.items()
+        if "snapshot.rootSnapshotList" in row
+    }
+
+
+def lineage(tree: list[Snapshot], snapshot: str) -> tuple[str, ...]:
+    """From the root down to the parent of a snapshot, each with its time of creation.
+
+    What a snapshot's disk holds descends from these. Changed areas since a base are believed only when its lineage is
+    the beginning of this one: a revert can keep the change id's UUID.
+    """
+    by_moref = {one.moref: one for one in tree}
+    above: list[str] = []
+    at = by_moref[snapshot].parent
+    while at is not None:
+        above.append(f"{at}@{by_moref[at].created}")
+        at = by_moref[at].parent
+    return tuple(reversed(above))
+
+
+def _quiesce_spec(minutes: int | None, *, windows: bool) -> vim.vm.GuestQuiesceSpec | None:
+    if minutes is None:
+        return None
+    timeout = min(max(minutes, _SHORTEST_QUIESCE_MINUTES), _LONGEST_QUIESCE_MINUTES)
+    if windows:
+        return vim.vm.WindowsQuiesceSpec(timeout=timeout, vssBackupType=_VSS_COPY, vssBackupContext="ctx_auto")
+    return vim.vm.GuestQuiesceSpec(timeout=timeout)
+
+
+def _tree(nodes: Any, parent: str | None) -> Iterator[Snapshot]:
+    """Walked with a stack of its own: a tree is as deep as a VM's owner made it."""
+    waiting = [(node, parent) for node in reversed(nodes)]
+    while waiting:
+        node, above = waiting.pop()
+        yield Snapshot(
+            moref=moref(node.snapshot),
+            id=int(node.id),
+            name=str(node.name),
+            description=str(node.description),
+            parent=above,
+            created=node.createTime.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            quiesced=bool(node.quiesced),
+            power=power_state(node.state),
+        )
+        waiting.extend((child, moref(node.snapshot)) for child in reversed(node.childSnapshotList))

@@ -1,0 +1,166 @@
+"""One log-in after the other at one endpoint: the synchronous heart of the session.
+
+Owns: SOAP connections, log-in and its renewal, what a call raises. Does not own: threads, repetition of what broke.
+Thread-safe: pyVmomi takes a connection of its own for each call in flight; the renewal is serialised here.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pyVmomi import SoapStubAdapter, VmomiSupport, vim, vmodl
+
+from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost
+from offhost.vsphere.faults import BROKEN, broken, translated
+from offhost.vsphere.trust import Endpoint, Trust
+
+T = TypeVar("T")
+_Managed = TypeVar("_Managed", bound=VmomiSupport.ManagedObject)
+
+_VERSIONS_BYTES = 1 << 20
+_POOLED_CONNECTIONS = 8
+_POOLED_S = 30
+"""An idle connection is not used again after this time: the far side may have closed it, and a call that starts a
+task must not be lost to that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One log-in, as calls use it. Objects made of it speak through it, so they must not outlive the call."""
+
+    stub: Any
+    content: vim.ServiceInstanceContent
+
+    def object(self, kind: type[_Managed], moref: str) -> _Managed:
+        """The managed object of this kind and id, unread."""
+        found: _Managed = kind(moref, self.stub)
+        return found
+
+    def vm(self, moref: str) -> vim.VirtualMachine:
+        """The VM with this id, unread."""
+        return self.object(vim.VirtualMachine, moref)
+
+    @property
+    def cookie(self) -> str:
+        """The session as a Cookie header's value: a secret."""
+        return str(self.stub.cookie).partition(";")[0]
+
+
+class Soap:
+    """Calls with a session that is renewed when the endpoint has forgotten it.
+
+    A refused password is final for this object: repeated, it would lock the account.
+    """
+
+    def __init__(self, endpoint: Endpoint, trust: Trust) -> None:
+        self.endpoint = endpoint
+        self._trust = trust
+        self._renewal = threading.Lock()
+        self._live: Live | None = None
+        self._refused: LoginFailed | None = None
+        self._version = ""
+        self._closed = False
+
+    def call(self, function: Callable[[Live], T], doing: str) -> T:
+        """Run `function`; after NotAuthenticated log in again and run it once more.
+
+        A call that was not authenticated did nothing, so that is safe as long as `function` makes one call that
+        changes something. Raises: OffhostError, SessionLost when the connection broke and nobody knows how far.
+        """
+        try:
+            live = self.live()
+            try:
+                return function(live)
+            except vim.fault.NotAuthenticated:
+                return function(self.renewed(live))
+        except vmodl.MethodFault as fault:
+            raise translated(fault, f"{self.endpoint.host}: {doing}") from fault
+        except BROKEN as error:
+            raise broken(error, f"{self.endpoint.host}: {doing}") from error
+
+    def live(self) -> Live:
+        """The log-in in force, the first one when there is none."""
+        return self._live or self.renewed(None)
+
+    def renewed(self, stale: Live | None) -> Live:
+        """Log in again, unless another thread already replaced the `stale` log-in."""
+        with self._renewal:
+            if self._closed:
+                raise SessionLost(f"{self.endpoint.address}: the session is closed")
+            if self._refused:
+                raise LoginFailed(self._refused.message, hint=self._refused.hint)
+            if self._live is None or self._live is stale:
+                self._drop()
+                self._live = self._log_in()
+            return self._live
+
+    def close(self) -> None:
+        """Log out, as far as the endpoint listens, and close every connection; idempotent."""
+        with self._renewal:
+            self._closed = True
+            if self._live is not None:
+                with contextlib.suppress(vmodl.MethodFault, OffhostError, *BROKEN):
+                    _session_manager(self._live.content).Logout()
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._live is not None:
+            self._live.stub.DropConnections()
+            self._live = None
+
+    def _log_in(self) -> Live:
+        doing = f"{self.endpoint.address}: logging in as {self.endpoint.user}"
+        stub = self._new_stub()
+        try:
+            content = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+            _session_manager(content).Login(self.endpoint.user, self.endpoint.password(), None)
+        except vmodl.MethodFault as fault:
+            stub.DropConnections()
+            error = translated(fault, doing)
+            if isinstance(error, LoginFailed):
+                self._refused = error
+            raise error from fault
+        except BaseException:
+            stub.DropConnections()
+            raise
+        return Live(stub, content)
+
+    def _new_stub(self) -> Any:
+        """A stub of its own for each log-in: an answer to a call of an older one cannot replace its cookie."""
+        self._version = self._version or self._newest_common_version()
+        stub = SoapStubAdapter(
+            self.endpoint.host,
+            port=self.endpoint.port,
+            version=self._version,
+            poolSize=_POOLED_CONNECTIONS,
+            connectionPoolTimeout=_POOLED_S,
+        )
+        stub.scheme = self._trust.connection
+        return stub
+
+    def _newest_common_version(self) -> str:
+        """The newest version of the API that both sides speak: an endpoint refuses calls in one it does not know."""
+        offered = set(re.findall(rb"<version>([0-9.]{1,20})</version>", self._service_versions()))
+        for version in VmomiSupport.GetServiceVersions("vim25"):
+            if VmomiSupport.versionIdMap[version].encode() in offered:
+                return str(version)
+        raise ConnectFailed(
+            f"{self.endpoint.address}: does not answer as vCenter or an ESX host does",
+            hint="check host and port; the address is that of vCenter itself, not of its appliance management",
+        )
+
+    def _service_versions(self) -> bytes:
+        connection = self._trust.connection()
+        try:
+            connection.request("GET", "/sdk/vimServiceVersions.xml")
+            return connection.getresponse().read(_VERSIONS_BYTES)
+        finally:
+            connection.close()
+
+
+def _session_manager(content: vim.ServiceInstanceContent) -> vim.SessionManager:
+    assert content.sessionManager is not None, "every vSphere endpoint has a session manager"
+    return content.sessionManager

@@ -1,0 +1,73 @@
+"""vSphere's long-running tasks, waited for.
+
+Owns: waiting. Tasks are polled by leaf paths: pyVmomi cannot decode the `info` of tasks on snapshots or files, and its
+own WaitForTask shares one collector between sessions.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pyVmomi import vim, vmodl
+
+from offhost.aio import shielded
+from offhost.vsphere.faults import translated
+from offhost.vsphere.properties import Row, moref, properties
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.soap import Live
+
+_POLL_FIRST_S = 0.05
+_POLL_LAST_S = 2.0
+_ENDED = ("success", "error")
+
+
+async def finished(vsphere: VSphere, start: Callable[[Live], vim.Task], doing: str) -> Any:
+    """Start a task and wait for its end; returns its result.
+
+    A cancellation lets the task come to its end first: what it made must be known to be removed again.
+    Raises: the task's fault as an OffhostError; SessionLost when nobody knows whether it was started.
+    """
+    return await shielded(_run(vsphere, start, doing))
+
+
+async def _run(vsphere: VSphere, start: Callable[[Live], vim.Task], doing: str) -> Any:
+    task = await vsphere.change(lambda live: moref(start(live)), doing)
+    row = await _ended(vsphere, task, doing)
+    if row["info.state"] == "success":
+        return row.get("info.result")
+    fault = row.get("info.error")
+    if not isinstance(fault, vmodl.MethodFault):
+        fault = vmodl.fault.SystemError(reason="the task failed without saying why")
+    raise translated(fault, f"{vsphere.endpoint.host}: {doing}") from fault
+
+
+async def _ended(vsphere: VSphere, task: str, doing: str) -> Row:
+    """The task's state once it has ended, then its outcome: a result is not read while it may still be written."""
+    wait_s = _POLL_FIRST_S
+    while (await _read(vsphere, task, ["info.state"], doing))["info.state"] not in _ENDED:
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, _POLL_LAST_S)
+    return await _read(vsphere, task, ["info.state", "info.error", "info.result"], doing)
+
+
+async def _read(vsphere: VSphere, task: str, paths: list[str], doing: str) -> Row:
+    def call(live: Live) -> Row:
+        return properties(live, vim.Task, [live.object(vim.Task, task)], paths)[task]
+
+    return await vsphere.read(call, doing)
+
+
+async def settled(vsphere: VSphere, vm: str, description_id: str) -> None:
+    """Wait until no recent task of this kind is under way on a VM, such as one whose start was lost on the wire."""
+
+    def under_way(live: Live) -> bool:
+        recent = properties(live, vim.VirtualMachine, [live.vm(vm)], ["recentTask"])[vm].get("recentTask", [])
+        return any(
+            row.get("info.descriptionId") == description_id and row.get("info.state") not in _ENDED
+            for row in properties(live, vim.Task, recent, ["info.state", "info.descriptionId"]).values()
+        )
+
+    wait_s = _POLL_FIRST_S
+    while await vsphere.read(under_way, "looking for tasks under way"):
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, _POLL_LAST_S)
