@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup test test-fast check format lock clean
+.PHONY: help setup test test-fast check bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ check: setup ## formatting, lint, types, layers: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir .cache/import-linter
+
+bench: setup ## speed, size and memory beside borg; CORPUS=folder of A.raw B.raw A2.raw, ROUNDS=n
+	@mkdir -p .cache/bench
+	@PYTHONPATH=tests $(BIN)/python -m bench.run --cache .cache/bench --report tests/bench/RESULTS.md \
+	    $(if $(CORPUS),--corpus $(CORPUS)) --rounds $(or $(ROUNDS),1)
 
 format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
