@@ -38,8 +38,8 @@ class _Request:
 class FolderAccess:
     """Reads and writes files on the datastores of one endpoint.
 
-    Paths are vSphere's, `[datastore] folder/file`. Errors are NotFound, PermissionDenied and ReadFailed. `close()` when
-    done; connections are kept in between.
+    Paths are vSphere's, `[datastore] folder/file`. Errors are NotFound, PermissionDenied, ReadFailed, and
+    those of the session. `close()` when done; connections are kept in between.
     """
 
     def __init__(self, vsphere: VSphere, datacenter: str | None = None) -> None:
@@ -76,7 +76,7 @@ class FolderAccess:
     def upload(self, path: str, size_bytes: int, chunks: Iterator[bytes]) -> None:
         """Write a file of `size_bytes` from its beginning to its end, in place of the one that is there.
 
-        The chunks are asked for once: what breaks off is not repeated, and what it left there is the caller's to remove.
+        The chunks are asked for once: what breaks off is not repeated, and what it left is the caller's to remove.
         """
         self._vsphere.soap.call(_is_logged_in, f"writing {path}")
         headers = {"Content-Length": str(size_bytes), "Content-Type": "application/octet-stream"}
@@ -95,20 +95,19 @@ class FolderAccess:
     def _answer(self, request: _Request, expected: tuple[int, ...]) -> Iterator[HTTPResponse]:
         """The answer to a request; its connection is kept only when the answer was read to its end."""
         connection, answer = self._send(request)
+        kept = False
         try:
             _check_status(answer, request, expected)
             yield answer
-            if not answer.read(1):
-                self._put_back(connection)
-                return
+            kept = not answer.read(1) and self._put_back(connection)
         except _BROKEN as error:
             raise ReadFailed(f"{request.path}: the connection broke: {error}") from error
         finally:
-            if connection not in self._idle:
+            if not kept:
                 connection.close()
 
     def _send(self, request: _Request) -> tuple[HTTPSConnection, HTTPResponse]:
-        """Send with the session's cookie, again after a renewal of the log-in, and again where an idle one was stale."""
+        """Send with the session's cookie; once more after the log-in had to be renewed."""
         live = self._vsphere.soap.live()
         connection, answer = self._fresh_or_idle(request, live)
         if answer.status not in (401, 403) or request.body is not None:
@@ -142,10 +141,12 @@ class FolderAccess:
             connection.close()
             raise
 
-    def _put_back(self, connection: HTTPSConnection) -> None:
+    def _put_back(self, connection: HTTPSConnection) -> bool:
         with self._lock:
-            if connection.sock is not None and not self._closed and len(self._idle) < _IDLE_CONNECTIONS:
-                self._idle.append(connection)
+            if connection.sock is None or self._closed or len(self._idle) >= _IDLE_CONNECTIONS:
+                return False
+            self._idle.append(connection)
+            return True
 
     def _address(self, path: str) -> str:
         """The URL of a file: vCenter tells datastores of one name apart by the path of their datacenter."""

@@ -82,11 +82,14 @@ class Soap:
             raise broken(error, f"{self.endpoint.host}: {doing}") from error
 
     def live(self) -> Live:
-        """The log-in in force, the first one when there is none."""
+        """The log-in in force, the first one when there is none. Raises: as `renewed`."""
         return self._live or self.renewed(None)
 
     def renewed(self, stale: Live | None) -> Live:
-        """Log in again, unless another thread already replaced the `stale` log-in."""
+        """Log in again, unless another thread already replaced the `stale` log-in.
+
+        Raises: LoginFailed, ConnectFailed (a certificate not to be trusted), SessionLost (no connection).
+        """
         with self._renewal:
             if self._closed:
                 raise SessionLost(f"{self.endpoint.address}: the session is closed")
@@ -123,6 +126,9 @@ class Soap:
             if isinstance(error, LoginFailed):
                 self._refused = error
             raise error from fault
+        except BROKEN as error:
+            stub.DropConnections()
+            raise broken(error, doing) from error
         except BaseException:
             stub.DropConnections()
             raise
@@ -157,6 +163,8 @@ class Soap:
         try:
             connection.request("GET", "/sdk/vimServiceVersions.xml")
             return connection.getresponse().read(_VERSIONS_BYTES)
+        except BROKEN as error:
+            raise broken(error, f"{self.endpoint.address}: asking for its versions of the API") from error
         finally:
             connection.close()
 

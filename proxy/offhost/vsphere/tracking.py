@@ -67,9 +67,8 @@ async def changed_areas(vsphere: VSphere, vm: Vm, disk: Disk, *, snapshot: str, 
     areas: list[Extent] = []
     at = queries = 0
     while at < disk.capacity_bytes:
-        page = await vsphere.read(
-            _query(vm, snapshot, disk, at, base_change_id), f"asking what changed on {disk.label}"
-        )
+        call = _query(vm, disk, snapshot, at=at, base=base_change_id)
+        page = await vsphere.read(call, f"asking what changed on {disk.label}")
         queries += 1
         areas.extend(_believed(page, at, disk))
         at += int(page.length)
