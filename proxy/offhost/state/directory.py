@@ -1,0 +1,178 @@
+"""The state directory: `installation`, `daemon.lock`, `runs/`, `vms/`, `catalog.sqlite`.
+
+Owns: its layout, its modes (0700, 0600), the installation's identity. Does not own: the catalog's content.
+
+One directory belongs to one installation on one machine, or on several that share it over a file system with
+working locks. A copy that is run elsewhere would take the original's runs for dead and remove their snapshots; those
+runs then fail at their last check instead of storing torn bytes.
+"""
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from offhost.errors import Conflict, StateError
+from offhost.ids import InstallationId, RunId, VmId, random_id
+from offhost.state.claims import Claim, claim, is_held, read_note
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An open state directory. Thread-safe; calls touch a few small local files and do not block on other processes."""
+
+    path: Path
+    installation: InstallationId
+
+    @classmethod
+    def open(cls, path: Path) -> "State":
+        """Open the directory, made and given an identity when it is new.
+
+        Raises: StateError.
+        """
+        with _translated(path):
+            for directory in (path, path / "runs", path / "vms"):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return cls(path, _installation(path))
+
+    @property
+    def catalog(self) -> Path:
+        """Where the catalog's database lies."""
+        return self.path / "catalog.sqlite"
+
+    def claim_daemon(self) -> Claim:
+        """Be the one daemon of this directory.
+
+        Raises: Conflict when another process is, StateError.
+        """
+        with _translated(self.path):
+            held = claim(self._daemon_lock, "")
+        if held is None:
+            raise Conflict(
+                f"a daemon is already running with the state directory {self.path}",
+                hint="stop it first (systemctl stop offhost), or give this one a state directory of its own",
+            )
+        return held
+
+    def daemon_address(self) -> str | None:
+        """What the running daemon noted on its claim: where it listens; None when none runs, or none listens yet."""
+        with _translated(self.path):
+            return read_note(self._daemon_lock) or None if is_held(self._daemon_lock) else None
+
+    def claim_run(self, run_id: RunId) -> Claim:
+        """Be alive as this run: taken before its first snapshot, held until its last is gone.
+
+        Raises: Conflict when the id is in use, StateError.
+        """
+        with _translated(self.path):
+            held = claim(self._run_lock(run_id), "")
+        if held is None:
+            raise Conflict(f"run {run_id} is already being executed")
+        return held
+
+    def is_dead(self, run_id: RunId) -> bool:
+        """Whether no process can be executing this run any more.
+
+        Certain for the runs of this installation, which hold a claim as long as they live and whose ids are never
+        used again: a claim nobody holds, or none at all, means that the run is over. Nothing follows from it for
+        the run of another installation.
+        """
+        with _translated(self.path):
+            return not is_held(self._run_lock(run_id))
+
+    def forget_run(self, run_id: RunId) -> None:
+        """Remove what a dead run left here."""
+        with _translated(self.path):
+            if not is_held(self._run_lock(run_id)):
+                self._run_lock(run_id).unlink(missing_ok=True)
+
+    def claim_vm(self, vm_id: VmId, holder: RunId) -> Claim:
+        """Be the one run, of all jobs and processes, that works on this VM.
+
+        Raises: Conflict naming the run that does, StateError.
+        """
+        path = self.path / "vms" / f"{hashlib.sha256(vm_id.encode()).hexdigest()}.lock"
+        with _translated(self.path):
+            held = claim(path, holder)
+            other = "" if held else read_note(path)
+        if held is None:
+            raise Conflict(
+                f"run {other} is working on this VM" if other else "another run is working on this VM",
+                hint="wait for it to end: a VM is worked on by one run at a time",
+            )
+        return held
+
+    @property
+    def _daemon_lock(self) -> Path:
+        return self.path / "daemon.lock"
+
+    def _run_lock(self, run_id: RunId) -> Path:
+        # Run ids come from descriptions of snapshots, too, where anyone may have written anything.
+        if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+            raise StateError(f"{run_id!r} is not the id of a run")
+        return self.path / "runs" / f"{run_id}.lock"
+
+
+def _installation(path: Path) -> InstallationId:
+    """The id of this installation: made once, and durable before anything bears it."""
+    file = path / "installation"
+    if not file.exists():
+        _create_durably(file, random_id())
+    text = file.read_text().strip()
+    if not re.fullmatch(r"[0-9a-f]{32}", text):
+        raise StateError(
+            f"{file} is damaged: it does not hold an installation's id",
+            hint="restore the file; without it, snapshots that a dead run left cannot be told from foreign ones",
+        )
+    return InstallationId(text)
+
+
+def _create_durably(file: Path, text: str) -> None:
+    """Create a file whole or not at all; another process may do so at the same moment, and the first one wins."""
+    temporary = file.with_name(f".{file.name}.{random_id()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.write(descriptor, f"{text}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            return
+        _fsync_directory(file.parent)
+    finally:
+        temporary.unlink()
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_HINTS = {
+    errno.EACCES: "run offhost as the user that owns it",
+    errno.EPERM: "run offhost as the user that owns it",
+    errno.ENOSPC: "make room on its file system",
+    errno.EROFS: "its file system is mounted read-only",
+}
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise StateError(
+            f"state directory {path}: {where}: {error.strerror}",
+            hint=_HINTS.get(error.errno or 0, "`state` in proxy.yaml says where it lies"),
+        ) from error
