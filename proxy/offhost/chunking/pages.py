@@ -66,7 +66,7 @@ class PageCutter:
         zero, ends = self.scan(data)
         candidates = end_pages(ends)
         pieces: list[Piece] = []
-        for start, stop in data_runs(holes(zero)):
+        for start, stop in runs(~holes(zero)):
             page = start
             while page < stop:
                 end = next_end(candidates, page, stop)
@@ -122,9 +122,9 @@ def holes(zero: PageFlags) -> PageFlags:
     return steps[:-1].cumsum(dtype=np.int8).view(np.bool_)
 
 
-def data_runs(hole: PageFlags) -> list[tuple[int, int]]:
-    """The page ranges between holes, ascending."""
-    edges = np.flatnonzero(np.diff(hole, prepend=True, append=True)).tolist()
+def runs(flags: PageFlags) -> list[tuple[int, int]]:
+    """The longest ranges of pages whose flag is set, ascending."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 

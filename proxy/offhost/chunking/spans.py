@@ -13,7 +13,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from offhost.chunking.compress import Codec, Compression
-from offhost.chunking.pieces import Cutter, Piece
+from offhost.chunking.pages import PageCutter
+from offhost.chunking.pieces import Piece
+from offhost.chunking.recut import ReadRange, recut
+from offhost.extents import ExtentMap
 from offhost.ids import ChunkId
 
 SPAN_BYTES = 32 << 20
@@ -125,7 +128,7 @@ class StoredSpan:
 class Chunking:
     """How one repository makes chunks of bytes. Immutable, so safe to share between threads."""
 
-    cutter: Cutter
+    cutter: PageCutter
     id_key: bytes = field(repr=False)
     compression: Compression
 
@@ -141,13 +144,40 @@ def store_span(span: memoryview, chunking: Chunking, sink: ChunkSink) -> StoredS
     `span` holds contiguous plain bytes and must not change meanwhile. Safe to call from several threads at once, each
     with a span of its own. Raises what the sink raises; then the sink may miss chunks that it was promised.
     """
-    refs = _identified(span, chunking.cutter.cut(span), chunking.id_key)
+    refs = _identified(span, chunking.cutter.cut(span), chunking)
     new = _put_missing(span, refs, chunking.compression, sink)
     return StoredSpan(SpanMap.of(refs), len(span), len(new), sum(ref.length for ref in new))
 
 
-def _identified(span: memoryview, pieces: Sequence[Piece], id_key: bytes) -> list[ChunkRef]:
-    return [ChunkRef(start, length, identify(span[start : start + length], id_key)) for start, length in pieces]
+def store_changes(
+    buffer: memoryview, base: SpanMap, changed: ExtentMap, *, read: ReadRange, chunking: Chunking, sink: ChunkSink
+) -> StoredSpan:
+    """Bring a span's map up to date where it changed, and put what the sink misses of that.
+
+    The result is the one that `store_span` would give for the whole span, provided that `base` is the span's map by
+    the same cutter and id key, that the span's size is the same, and that nothing outside `changed` (relative to the
+    span) differs. `buffer` is as long as the span; what is read lies in it at its own offset. The sink is not asked
+    about chunks that stay: that they exist is the caller's to know. Raises what `read` and the sink raise.
+    """
+    old = [Piece(start, length) for start, length in zip(base.starts.tolist(), base.lengths.tolist(), strict=True)]
+    cut = recut(chunking.cutter, buffer, old, changed, read=read)
+    fresh = _identified(buffer, [piece for piece, at in zip(cut.pieces, cut.kept, strict=True) if at is None], chunking)
+    new = _put_missing(buffer, fresh, chunking.compression, sink)
+    kept = [at for at in cut.kept if at is not None]
+    return StoredSpan(_merged(base, kept, SpanMap.of(fresh)), cut.read_bytes, len(new), sum(ref.length for ref in new))
+
+
+def _merged(base: SpanMap, kept: Sequence[int], fresh: SpanMap) -> SpanMap:
+    """The chunks of `base` that stay and those of `fresh`, in the order they lie."""
+    starts = np.concatenate([base.starts[kept], fresh.starts])
+    lengths = np.concatenate([base.lengths[kept], fresh.lengths])
+    order = np.argsort(starts, kind="stable")
+    return SpanMap(starts[order], lengths[order], np.concatenate([base.ids[kept], fresh.ids])[order])
+
+
+def _identified(span: memoryview, pieces: Sequence[Piece], chunking: Chunking) -> list[ChunkRef]:
+    key = chunking.id_key
+    return [ChunkRef(start, length, identify(span[start : start + length], key)) for start, length in pieces]
 
 
 def _put_missing(
