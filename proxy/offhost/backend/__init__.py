@@ -1,0 +1,1 @@
+"""Where a repository's objects lie: a local directory."""

@@ -1,0 +1,179 @@
+"""A repository in a local directory.
+
+Owns: atomic creation (write beside, flush, link, flush the directory), and the garbage that a dead writer leaves in
+`tmp/`. A link, unlike a rename, fails when the name is taken, so an object is never replaced.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from offhost.backend.contract import ObjectInfo
+from offhost.errors import (
+    AccessDenied,
+    BackendError,
+    NoRepository,
+    NoSpace,
+    ObjectExists,
+    ObjectNotFound,
+    PackCorrupt,
+    Unavailable,
+)
+
+_TEMPORARY = "tmp"
+
+
+class LocalBackend:
+    """Objects as files below `root`. Thread-safe; several processes may use one root."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise NoRepository(
+                f"{root}: no such directory", hint="name the repository's directory, or make it with `repo init`"
+            )
+        self.root = root.absolute()
+
+    @classmethod
+    def create(cls, root: Path, prefixes: list[str]) -> "LocalBackend":
+        """Make the directories of a new repository, durably."""
+        with _translated(root):
+            for prefix in ["", _TEMPORARY, *prefixes]:
+                (root / prefix).mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in {root.absolute().parent, root, *((root / prefix).parent for prefix in prefixes)}:
+                _flush_directory(directory)
+        return cls(root)
+
+    @property
+    def location(self) -> str:
+        """The directory."""
+        return str(self.root)
+
+    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        """Create an object. Nothing of it remains when this fails, not even after a failed flush."""
+        path = self.root / name
+        with _translated(path), self._written_beside(data) as temporary:
+            if not path.parent.is_dir():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                _flush_directory(path.parent.parent)
+            os.link(temporary, path)
+            _flush_directory(path.parent)
+
+    @contextmanager
+    def _written_beside(self, data: bytes | bytearray | memoryview) -> Iterator[Path]:
+        temporary = self.root / _TEMPORARY / secrets.token_hex(16)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if not os.fstat(fd).st_nlink:
+                raise Unavailable(f"{temporary}: swept before it was locked")
+            view, done = memoryview(data), 0
+            while done < len(view):
+                done += os.write(fd, view[done:])
+            os.fsync(fd)
+            yield temporary
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            os.close(fd)
+
+    def get(self, name: str, limit_bytes: int) -> bytes:
+        """An object whole."""
+        size = self.size(name)
+        if size > limit_bytes:
+            raise PackCorrupt(f"{self.root / name}: {size} bytes, where at most {limit_bytes} are possible")
+        return self.get_range(name, 0, size)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        """Part of an object."""
+        path = self.root / name
+        with _translated(path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(fd, length, offset)
+                while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+                    data += more
+            finally:
+                os.close(fd)
+        if len(data) < length:
+            raise PackCorrupt(f"{path}: ends at byte {offset + len(data)}, {length} bytes wanted at {offset}")
+        return data
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """The files below a prefix; the directories' own order."""
+        with _translated(self.root / prefix):
+            yield from self._walk(prefix.rstrip("/"))
+
+    def _walk(self, folder: str) -> Iterator[ObjectInfo]:
+        try:
+            entries = list(os.scandir(self.root / folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(f"{folder}/{entry.name}")
+            else:
+                with suppress(FileNotFoundError):  # deleted since the directory was read
+                    yield ObjectInfo(f"{folder}/{entry.name}", entry.stat(follow_symlinks=False).st_size)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        path = self.root / name
+        with _translated(path):
+            return path.stat().st_size
+
+    def delete(self, name: str) -> None:
+        """Remove a file, durably."""
+        path = self.root / name
+        with _translated(path), suppress(FileNotFoundError):
+            path.unlink()
+            _flush_directory(path.parent)
+
+    def sweep_temporary(self) -> int:
+        """Remove what dead writers left in `tmp/`; a living one holds a lock on its file. Returns how many."""
+        removed = 0
+        for path in (self.root / _TEMPORARY).glob("*"):
+            with suppress(OSError):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    removed += 1
+                finally:
+                    os.close(fd)
+        return removed
+
+
+def _flush_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Say an OSError in the terms of the contract."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"{path}: not there") from error
+    except FileExistsError as error:
+        raise ObjectExists(f"{path}: exists already") from error
+    except PermissionError as error:
+        raise AccessDenied(f"{path}: {error.strerror}", hint="the repository's files belong to one user") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                f"{path}: {error.strerror}",
+                hint="nothing that was stored before is harmed; free some space and run the backup again",
+            ) from error
+        if error.errno == errno.EROFS:
+            raise AccessDenied(f"{path}: {error.strerror}") from error
+        if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):
+            raise Unavailable(f"{path}: {error.strerror}") from error
+        raise BackendError(f"{path}: {error.strerror}") from error

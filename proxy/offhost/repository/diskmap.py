@@ -1,0 +1,186 @@
+"""Disk maps: which chunks a disk consists of, span by span, sharing what other points have already.
+
+Owns: list pages, the root digest, the choice between keyframe and patch. Does not own: the leaves' bytes (leaves),
+where chunks lie (reading), the disk's content as ReadAt (disk).
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import blake3
+
+from offhost.chunking.spans import SPAN_BYTES, SpanMap
+from offhost.errors import PackCorrupt
+from offhost.ids import ChunkId
+from offhost.repository.leaves import (
+    MAX_DEPTH,
+    Patch,
+    apply,
+    decode,
+    difference,
+    encode_keyframe,
+    encode_patch,
+    span_digest,
+)
+from offhost.repository.packs import Kind
+from offhost.repository.reading import PackReader
+
+DISK_LIMIT_BYTES = 64 << 40
+PAGE_SPANS = 1024
+
+_SLOT = 64
+_HOLE = bytes(_SLOT)
+_EMPTY = SpanMap.of([])
+
+
+@dataclass(frozen=True, slots=True)
+class DiskMapRef:
+    """What a manifest says of a disk's map."""
+
+    size_bytes: int
+    cutter: str
+    pages: tuple[ChunkId, ...]
+    root: bytes
+
+
+def span_count(size_bytes: int) -> int:
+    """Spans of a disk, the last one perhaps short."""
+    return -(-size_bytes // SPAN_BYTES)
+
+
+def _root(size_bytes: int, cutter: str, slots: Sequence[bytes], key: bytes) -> bytes:
+    return blake3.blake3(
+        size_bytes.to_bytes(8, "little") + cutter.encode() + b"".join(slot[:32] for slot in slots), key=key
+    ).digest()
+
+
+class DiskMap:
+    """A stored map, read as needed. Thread-safe. The root digest covers every span's digest, and is checked at opening.
+
+    Raises, from every method that reads: IntegrityError.
+    """
+
+    def __init__(self, ref: DiskMapRef, reader: PackReader, metadata_id_key: bytes) -> None:
+        self.ref = ref
+        self._reader, self._key = reader, metadata_id_key
+        count = span_count(ref.size_bytes)
+        if ref.size_bytes > DISK_LIMIT_BYTES or len(ref.pages) != -(-count // PAGE_SPANS):
+            raise PackCorrupt(f"a disk of {ref.size_bytes} bytes cannot have {len(ref.pages)} list pages")
+        pages = {page: bytes(plain) for page, plain in reader.read_many(list(dict.fromkeys(ref.pages)), Kind.PAGE)}
+        table = b"".join(pages[page] for page in ref.pages)
+        self._slots = [table[at : at + _SLOT] for at in range(0, len(table), _SLOT)]
+        if len(table) != count * _SLOT or _root(ref.size_bytes, ref.cutter, self._slots, metadata_id_key) != ref.root:
+            raise PackCorrupt("a disk's list pages do not match its root digest")
+        self._span = lru_cache(maxsize=64)(self._read_span)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def slot(self, span: int) -> bytes:
+        """A span's digest and leaf id; 64 zero bytes for a hole."""
+        return self._slots[span]
+
+    def leaf(self, span: int) -> ChunkId | None:
+        """The chunk that holds a span's leaf, None for a hole."""
+        return None if self._slots[span] == _HOLE else ChunkId(self._slots[span][32:])
+
+    def span(self, span: int) -> SpanMap:
+        """A span's chunks, checked against its digest."""
+        return self._span(span)
+
+    def _read_span(self, span: int) -> SpanMap:
+        leaf = self.leaf(span)
+        if leaf is None:
+            return _EMPTY
+        entries = self._resolve(leaf)[0]
+        if span_digest(entries, self._key) != self._slots[span][:32]:
+            raise PackCorrupt(f"span {span}: its leaf does not match its digest")
+        return entries
+
+    def _resolve(self, leaf: ChunkId) -> tuple[SpanMap, int]:
+        """A leaf's entries and depth."""
+        patches: list[Patch] = []
+        while len(patches) <= MAX_DEPTH:
+            decoded = decode(self._reader.read_one(leaf, Kind.LEAF))
+            if isinstance(decoded, SpanMap):
+                for patch in reversed(patches):
+                    decoded = apply(decoded, patch.splices)
+                return decoded, len(patches)
+            patches.append(decoded)
+            leaf = decoded.parent
+        raise PackCorrupt(f"leaf {leaf.hex()[:12]}: more than {MAX_DEPTH} patches deep")
+
+    def lineage(self, span: int) -> list[ChunkId]:
+        """A span's leaf and the leaves it is a patch of, down to the keyframe: what a point keeps alive."""
+        leaf = self.leaf(span)
+        found: list[ChunkId] = []
+        while leaf is not None and len(found) <= MAX_DEPTH:
+            found.append(leaf)
+            decoded = decode(self._reader.read_one(leaf, Kind.LEAF))
+            leaf = decoded.parent if isinstance(decoded, Patch) else None
+        return found
+
+    def depth(self, span: int) -> int:
+        """How many patches a span's leaf is away from its keyframe."""
+        return max(len(self.lineage(span)) - 1, 0)
+
+
+class DiskMapWriter:
+    """A new map, span by span. Thread-safe.
+
+    Spans that are not set are holes; `keep` shares the base's. `store` takes a metadata chunk and returns its id.
+    """
+
+    def __init__(
+        self,
+        size_bytes: int,
+        cutter: str,
+        base: DiskMap | None,
+        store: Callable[[Kind, bytes], ChunkId],
+        metadata_id_key: bytes,
+    ) -> None:
+        if not 0 <= size_bytes <= DISK_LIMIT_BYTES:
+            raise ValueError(f"a disk of {size_bytes} bytes is beyond the format's {DISK_LIMIT_BYTES}")
+        self.size_bytes, self.cutter = size_bytes, cutter
+        self._base, self._store, self._key = base, store, metadata_id_key
+        self._lock = threading.Lock()
+        self._slots = [_HOLE] * span_count(size_bytes)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def keep(self, span: int) -> None:
+        """This span is as in the base."""
+        if self._base is None:
+            raise ValueError("there is no base to keep a span of")
+        self._slots[span] = self._base.slot(span)
+
+    def set(self, span: int, entries: SpanMap) -> None:
+        """This span consists of these chunks."""
+        if not len(entries):
+            self._slots[span] = _HOLE
+            return
+        digest = span_digest(entries, self._key)
+        base = self._base if self._base and span < len(self._base) else None
+        if base and base.slot(span)[:32] == digest:
+            self._slots[span] = base.slot(span)
+        else:
+            self._slots[span] = digest + self._store(Kind.LEAF, self._leaf(span, entries, base))
+
+    def _leaf(self, span: int, entries: SpanMap, base: DiskMap | None) -> bytes:
+        keyframe = encode_keyframe(entries)
+        parent = base.leaf(span) if base else None
+        if base is None or parent is None or base.depth(span) >= MAX_DEPTH:
+            return keyframe
+        patch = encode_patch(Patch(base.depth(span) + 1, parent, difference(base.span(span), entries)))
+        return patch if 2 * len(patch) < len(keyframe) else keyframe
+
+    def finish(self) -> DiskMapRef:
+        """Store the list pages."""
+        pages = []
+        for at in range(0, len(self._slots), PAGE_SPANS):
+            pages.append(self._store(Kind.PAGE, b"".join(self._slots[at : at + PAGE_SPANS])))
+        root = _root(self.size_bytes, self.cutter, self._slots, self._key)
+        return DiskMapRef(self.size_bytes, self.cutter, tuple(pages), root)

@@ -1,0 +1,153 @@
+"""Restore points as values, and as JSON.
+
+Owns: FORMAT.md, "Restore points". Does not own: where points lie and which of them count (points).
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from offhost.errors import PackCorrupt
+from offhost.ids import ChunkId, DiskKey, SessionId, VmId
+from offhost.repository.diskmap import DISK_LIMIT_BYTES, DiskMapRef
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PointDisk:
+    """One disk of a point. `source` is what the next incremental needs to know of where it was read from."""
+
+    key: DiskKey
+    label: str
+    map: DiskMapRef
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """The disk's capacity."""
+        return self.map.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PointFile:
+    """A small file kept with a point: .vmx, nvram. Its content is its chunks, in order."""
+
+    name: str
+    size_bytes: int
+    chunks: tuple[ChunkId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The point of the same VM before this one: its id, and the BLAKE3 of its object."""
+
+    id: SessionId
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One VM at one time. Complete in itself: no chain of points is needed to read it."""
+
+    id: SessionId
+    vm_id: VmId
+    vm_name: str
+    sequence: int
+    predecessor: Predecessor | None
+    time: datetime
+    kind: str
+    """full or incremental: how its bytes came here, not what it holds."""
+    consistency: str
+    disks: tuple[PointDisk, ...]
+    files: tuple[PointFile, ...] = ()
+    vm_config: dict[str, Any] | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[int, datetime, str]:
+        """What points of one VM are ordered by: a clock may jump, a sequence does not."""
+        return self.sequence, self.time, self.id
+
+    def disk(self, key: str) -> PointDisk | None:
+        """The disk of that key."""
+        return next((disk for disk in self.disks if disk.key == key), None)
+
+
+def to_json(point: Manifest) -> dict[str, Any]:
+    """The payload of a point's object."""
+    previous = point.predecessor
+    return {
+        "format": FORMAT,
+        "id": point.id,
+        "vm": {"id": point.vm_id, "name": point.vm_name},
+        "sequence": point.sequence,
+        "predecessor": {"id": previous.id, "digest": previous.digest.hex()} if previous else None,
+        "time": point.time.isoformat(),
+        "kind": point.kind,
+        "consistency": point.consistency,
+        "disks": [_disk_to_json(disk) for disk in point.disks],
+        "files": [
+            {"name": file.name, "size_bytes": file.size_bytes, "chunks": [chunk.hex() for chunk in file.chunks]}
+            for file in point.files
+        ],
+        "vm_config": point.vm_config,
+        "origin": point.origin,
+        "totals": point.totals,
+    }
+
+
+def _disk_to_json(disk: PointDisk) -> dict[str, Any]:
+    return {
+        "key": disk.key,
+        "label": disk.label,
+        "size_bytes": disk.map.size_bytes,
+        "cutter": disk.map.cutter,
+        "pages": [page.hex() for page in disk.map.pages],
+        "root": disk.map.root.hex(),
+        "source": disk.source,
+    }
+
+
+def from_json(name: str, value: dict[str, Any]) -> Manifest:
+    """The point of a payload. Raises: PackCorrupt when it is not one."""
+    try:
+        if value["format"] != FORMAT:
+            raise ValueError(f"format {value['format']}")
+        previous = value["predecessor"]
+        return Manifest(
+            id=SessionId(str(value["id"])),
+            vm_id=VmId(str(value["vm"]["id"])),
+            vm_name=str(value["vm"]["name"]),
+            sequence=int(value["sequence"]),
+            predecessor=Predecessor(SessionId(previous["id"]), bytes.fromhex(previous["digest"])) if previous else None,
+            time=datetime.fromisoformat(value["time"]),
+            kind=str(value["kind"]),
+            consistency=str(value["consistency"]),
+            disks=tuple(_disk_from_json(disk) for disk in value["disks"]),
+            files=tuple(
+                PointFile(str(file["name"]), int(file["size_bytes"]), tuple(map(_chunk, file["chunks"])))
+                for file in value["files"]
+            ),
+            vm_config=value["vm_config"],
+            origin=dict(value["origin"]),
+            totals=dict(value["totals"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackCorrupt(f"{name}: not a restore point: {error!r}") from error
+
+
+def _chunk(text: str) -> ChunkId:
+    chunk = bytes.fromhex(text)
+    if len(chunk) != 32:
+        raise ValueError(f"a chunk id of {len(chunk)} bytes")
+    return ChunkId(chunk)
+
+
+def _disk_from_json(value: dict[str, Any]) -> PointDisk:
+    size = int(value["size_bytes"])
+    if not 0 <= size <= DISK_LIMIT_BYTES:
+        raise ValueError(f"a disk of {size} bytes")
+    ref = DiskMapRef(size, str(value["cutter"]), tuple(map(_chunk, value["pages"])), bytes.fromhex(value["root"]))
+    return PointDisk(DiskKey(str(value["key"])), str(value["label"]), ref, dict(value["source"]))

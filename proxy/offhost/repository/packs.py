@@ -1,0 +1,230 @@
+"""The layout of a pack: filling one in memory, reading one's directory, opening its chunks.
+
+Owns: FORMAT.md, "Packs". Does not own: which chunks go where and when a pack is put (packer), the index.
+"""
+
+import secrets
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+import blake3
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from offhost.backend.contract import Backend
+from offhost.chunking.compress import Codec, decompress
+from offhost.chunking.spans import CompressedChunk
+from offhost.errors import ChunkCorrupt, PackCorrupt
+from offhost.ids import ChunkId
+from offhost.repository.keys import Keyring
+
+PACK_LIMIT_BYTES = 64 << 20
+CHUNK_LIMIT_BYTES = 4 << 20
+HEADER_BYTES = 44
+TAG_BYTES = 16
+
+_MAGIC = b"OFFPACK\x01"
+_TYPE, _SUITE = 1, 1
+_SEALING_KIND = 0
+_HEADER = struct.Struct("<8sBBH32s")
+_ASSOCIATED = struct.Struct("<IBBI32s")
+_LENGTH = struct.Struct("<I")
+_DIRECTORY_NONCE = b"\x01" + bytes(11)
+
+DIRECTORY = np.dtype([("id", "V32"), ("kind", "u1"), ("codec", "u1"), ("stored", "<u4"), ("plain", "<u4")])
+"""A slot of a pack's directory."""
+
+ENTRY = np.dtype(
+    [
+        ("id", "V32"),
+        ("pack", "<u4"),
+        ("slot", "<u4"),
+        ("offset", "<u4"),
+        ("stored", "<u4"),
+        ("plain", "<u4"),
+        ("kind", "u1"),
+        ("codec", "u1"),
+    ]
+)
+"""Where a chunk lies; `pack` is a position in a list of names that is kept beside."""
+
+Entries = NDArray[np.void]
+
+
+class Kind(IntEnum):
+    """What a chunk is; the values are part of the format."""
+
+    CONTENT = 1
+    LEAF = 2
+    PAGE = 3
+
+
+class Location(NamedTuple):
+    """Where one chunk lies."""
+
+    pack: str
+    slot: int
+    offset: int
+    stored: int
+    plain: int
+    kind: int
+    codec: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackCipher:
+    """The cipher of one pack, from its header; opens and seals its chunks. Thread-safe."""
+
+    header: bytes
+    repository_id: bytes
+    aes: AESGCM = field(repr=False)
+
+    @classmethod
+    def of(cls, keyring: Keyring, header: bytes, name: str) -> "PackCipher":
+        """Raises: PackCorrupt when this is not a pack's header."""
+        magic, kind, suite, epoch, salt = _HEADER.unpack(header)
+        if (magic, kind, suite) != (_MAGIC, _TYPE, _SUITE):
+            raise PackCorrupt(f"{name}: its header is not that of a pack")
+        return cls(header, keyring.repository_id, AESGCM(keyring.sealing_key(epoch, _SEALING_KIND, salt)))
+
+    def associated(self, slot: int, kind: int, codec: int, plain: int, chunk: bytes) -> bytes:
+        """What a chunk's seal binds it to."""
+        return self.header + self.repository_id + _ASSOCIATED.pack(slot, kind, codec, plain, chunk)
+
+    def open_chunk(self, chunk: ChunkId, at: Location, sealed: bytes | memoryview, id_key: bytes) -> bytes | memoryview:
+        """A chunk's plaintext, checked twice: its tag, then its id recomputed. Raises: ChunkCorrupt."""
+        where = f"pack {at.pack[:12]}, slot {at.slot}, byte {at.offset}"
+        try:
+            packed = self.aes.decrypt(
+                _nonce(at.slot), sealed, self.associated(at.slot, at.kind, at.codec, at.plain, chunk)
+            )
+        except InvalidTag as error:
+            raise ChunkCorrupt(f"{where}: chunk {chunk.hex()[:12]} fails its seal") from error
+        plain = decompress(Codec(at.codec), packed, at.plain)
+        if blake3.blake3(plain, key=id_key).digest() != chunk:
+            raise ChunkCorrupt(f"{where}: the content is not that of chunk {chunk.hex()[:12]}")
+        return plain
+
+    def open_directory(self, name: str, sealed: bytes) -> Entries:
+        """A pack's directory as index entries, all with pack 0. Raises: PackCorrupt."""
+        try:
+            plain = self.aes.decrypt(_DIRECTORY_NONCE, sealed, self.header + self.repository_id)
+            slots = np.frombuffer(plain, DIRECTORY)
+        except (InvalidTag, ValueError) as error:
+            raise PackCorrupt(f"{name}: its directory fails its seal") from error
+        return located(slots)
+
+
+def _nonce(slot: int) -> bytes:
+    return slot.to_bytes(12, "big")
+
+
+def located(slots: Entries) -> Entries:
+    """A directory with the places its slots come to lie at."""
+    entries = np.zeros(len(slots), ENTRY)
+    for column in ("id", "kind", "codec", "stored", "plain"):
+        entries[column] = slots[column]
+    entries["slot"] = np.arange(len(slots))
+    ends = np.cumsum(slots["stored"], dtype=np.uint64)
+    entries["offset"] = HEADER_BYTES + ends - slots["stored"]
+    return entries
+
+
+class OpenPack:
+    """A pack being filled in a buffer of PACK_LIMIT_BYTES. For one thread at a time.
+
+    Invariant: below `size_bytes` lie the header and whole sealed chunks, and room for directory and trailer is left.
+    """
+
+    def __init__(self, keyring: Keyring, buffer: bytearray) -> None:
+        header = _HEADER.pack(_MAGIC, _TYPE, _SUITE, keyring.epoch, secrets.token_bytes(32))
+        self._cipher = PackCipher.of(keyring, header, "a new pack")
+        self._slots: list[tuple[bytes, int, int, int, int]] = []
+        self.buffer = buffer
+        buffer[:HEADER_BYTES] = header
+        self.size_bytes = HEADER_BYTES
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def fits(self, data_bytes: int) -> bool:
+        """Whether a chunk of this many compressed bytes still has room."""
+        directory = (len(self._slots) + 1) * DIRECTORY.itemsize + TAG_BYTES + _LENGTH.size
+        return self.size_bytes + data_bytes + TAG_BYTES + directory <= PACK_LIMIT_BYTES
+
+    def add(self, chunk: CompressedChunk, kind: Kind) -> None:
+        """Seal a chunk behind the last."""
+        slot, start = len(self._slots), self.size_bytes
+        end = start + len(chunk.data) + TAG_BYTES
+        associated = self._cipher.associated(slot, kind, chunk.codec, chunk.plain_bytes, chunk.id)
+        with memoryview(self.buffer) as view:
+            self._cipher.aes.encrypt_into(_nonce(slot), chunk.data, associated, view[start:end])
+        self._slots.append((chunk.id, kind, chunk.codec, end - start, chunk.plain_bytes))
+        self.size_bytes = end
+
+    def check_last(self, plain: memoryview) -> None:
+        """Open the chunk that was added last and compare it with what it came from. Raises: ChunkCorrupt.
+
+        What this catches is a fault of memory, processor or compressor between the disk and the seal, which a tag
+        made afterwards would cover up.
+        """
+        chunk, kind, codec, stored, plain_bytes = self._slots[-1]
+        slot, start = len(self._slots) - 1, self.size_bytes - stored
+        packed = bytearray(stored - TAG_BYTES)
+        try:
+            with memoryview(self.buffer) as view:
+                self._cipher.aes.decrypt_into(
+                    _nonce(slot),
+                    view[start : self.size_bytes],
+                    self._cipher.associated(slot, kind, codec, plain_bytes, chunk),
+                    packed,
+                )
+        except InvalidTag as error:
+            raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} does not open right after it was sealed") from error
+        # through numpy: a memoryview is compared element by element
+        read_back = np.frombuffer(decompress(Codec(codec), memoryview(packed), plain_bytes), np.uint8)
+        if not np.array_equal(read_back, np.frombuffer(plain, np.uint8)):
+            raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} read back differs from what was read from the source")
+
+    def close(self) -> tuple[str, Entries]:
+        """Append directory and trailer; the pack's name (BLAKE3 of its bytes) and where its chunks lie."""
+        slots = np.array(self._slots, DIRECTORY) if self._slots else np.zeros(0, DIRECTORY)
+        sealed = self._cipher.aes.encrypt(
+            _DIRECTORY_NONCE, slots.tobytes(), self._cipher.header + self._cipher.repository_id
+        )
+        tail = sealed + _LENGTH.pack(len(sealed))
+        self.buffer[self.size_bytes : self.size_bytes + len(tail)] = tail
+        self.size_bytes += len(tail)
+        with memoryview(self.buffer) as view:
+            return blake3.blake3(view[: self.size_bytes]).hexdigest(), located(slots)
+
+
+def pack_object(name: str) -> str:
+    """The object of a pack."""
+    return f"packs/{name[:2]}/{name}"
+
+
+def read_header(backend: Backend, keyring: Keyring, name: str) -> PackCipher:
+    """A pack's cipher. Raises: ObjectNotFound; PackCorrupt."""
+    return PackCipher.of(keyring, backend.get_range(pack_object(name), 0, HEADER_BYTES), pack_object(name))
+
+
+def read_directory(backend: Backend, keyring: Keyring, name: str) -> Entries:
+    """What a pack says it holds. Raises: ObjectNotFound; PackCorrupt."""
+    path = pack_object(name)
+    size = backend.size(path)
+    if not HEADER_BYTES + TAG_BYTES + _LENGTH.size <= size <= PACK_LIMIT_BYTES:
+        raise PackCorrupt(f"{path}: {size} bytes cannot be a pack")
+    (length,) = _LENGTH.unpack(backend.get_range(path, size - _LENGTH.size, _LENGTH.size))
+    end = size - _LENGTH.size
+    if not TAG_BYTES <= length <= end - HEADER_BYTES:
+        raise PackCorrupt(f"{path}: a directory of {length} bytes cannot be in it")
+    entries = read_header(backend, keyring, name).open_directory(path, backend.get_range(path, end - length, length))
+    stored = int(entries["stored"].sum(dtype=np.uint64))
+    if HEADER_BYTES + stored != end - length or (entries["plain"] > CHUNK_LIMIT_BYTES).any():
+        raise PackCorrupt(f"{path}: its directory contradicts its size")
+    return entries

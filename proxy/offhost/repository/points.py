@@ -1,0 +1,111 @@
+"""Which restore points there are.
+
+Owns: reading and listing points, what is forgotten or swept, finding one by what people type.
+Does not own: the manifest's form (manifest), writing a point (session), reading its disks (restorepoint).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import blake3
+
+from offhost.backend.contract import Backend
+from offhost.errors import NotFound, ObjectNotFound
+from offhost.ids import VmId
+from offhost.repository.keys import Keyring
+from offhost.repository.manifest import Manifest, Predecessor, from_json
+from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, get_json, unseal_json
+
+
+@dataclass(frozen=True, slots=True)
+class Graves:
+    """What the collector has decided: condemned packs are readable, swept packs and points are gone."""
+
+    condemned: frozenset[str]
+    swept: frozenset[str]
+    swept_points: frozenset[str]
+    condemned_points: frozenset[str]
+
+
+def read_graves(backend: Backend, keyring: Keyring) -> Graves:
+    """What is condemned or swept. Raises: IntegrityError: whoever cannot read this must not go on."""
+    condemned: dict[str, dict[str, Any]] = {}
+    swept: dict[str, dict[str, Any]] = {}
+    for folder, kind, found in (("condemned", ObjectType.CONDEMNED, condemned), ("sweeps", ObjectType.SWEEP, swept)):
+        for item in backend.list(f"{folder}/"):
+            found[item.name.rpartition("/")[2]] = get_json(backend, keyring, kind, item.name)
+    open_lists = [value for number, value in condemned.items() if number not in swept]
+    return Graves(
+        _collect(open_lists, "packs"), _collect(swept.values(), "packs"),
+        _collect(swept.values(), "points"), _collect(open_lists, "points"),
+    )  # fmt: skip
+
+
+def _collect(lists: Iterable[dict[str, Any]], field: str) -> frozenset[str]:
+    return frozenset(str(name) for value in lists for name in value.get(field, ()))
+
+
+class Points:
+    """The points of a repository, read afresh at each call."""
+
+    def __init__(self, backend: Backend, keyring: Keyring) -> None:
+        self._backend, self._keyring = backend, keyring
+
+    def all(self) -> list[Manifest]:
+        """Every point that counts, oldest first within a VM. Raises: IntegrityError naming one that does not open."""
+        return self._ordered("points/")
+
+    def of(self, vm: VmId) -> list[Manifest]:
+        """The points of one VM, oldest first."""
+        return self._ordered(f"points/{self._keyring.vm_folder(vm)}/")
+
+    def _ordered(self, prefix: str) -> list[Manifest]:
+        dead = self._dead()
+        names = [item.name for item in self._backend.list(prefix)]
+        found = (self._read(name) for name in names if name.rpartition("/")[2] not in dead)
+        return sorted((point for point in found if point), key=lambda point: (point.vm_id, point.order))
+
+    def _dead(self) -> set[str]:
+        forgotten = (item.name.partition("marks/forgotten-")[2] for item in self._backend.list("marks/"))
+        return {sid for sid in forgotten if sid} | read_graves(self._backend, self._keyring).swept_points
+
+    def _read(self, name: str) -> Manifest | None:
+        """A point; None for a tombstone, or one that is gone since it was listed."""
+        try:
+            value = get_json(self._backend, self._keyring, ObjectType.POINT, name)
+        except ObjectNotFound:
+            return None
+        return None if "tombstone" in value else from_json(name, value)
+
+    def predecessor(self, point: Manifest) -> Predecessor:
+        """How the next point of the VM names this one."""
+        name = f"points/{self._keyring.vm_folder(point.vm_id)}/{point.id}"
+        data = self._backend.get(name, PAYLOAD_LIMIT_BYTES)
+        unseal_json(self._keyring, ObjectType.POINT, name, data)
+        return Predecessor(point.id, blake3.blake3(data).digest())
+
+    def find(self, text: str) -> Manifest:
+        """A point by its id, a unique beginning of one, or `VM@latest`. Raises: NotFound, naming the candidates."""
+        points = self.all()
+        name, at, moment = text.rpartition("@")
+        if at and moment == "latest":
+            return self._latest(name, points)
+        found = [point for point in points if point.id.startswith(text.lower())] if text else []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise NotFound(f"point {text}: fits {', '.join(point.id for point in found)}", hint="give more digits")
+        raise NotFound(f"point {text}: there is none", hint="`offhost points list` shows what there is")
+
+    def _latest(self, name: str, points: list[Manifest]) -> Manifest:
+        found = [point for point in points if name in (point.vm_name, point.vm_id)]
+        identities = sorted({point.vm_id for point in found})
+        if len(identities) > 1:
+            raise NotFound(
+                f"{name}@latest: several VMs had that name: {', '.join(identities)}",
+                hint="put the identity in place of the name",
+            )
+        if not found:
+            raise NotFound(f"{name}@latest: no point of a VM of that name", hint="`offhost points list` shows them")
+        return max(found, key=lambda point: point.order)

@@ -1,0 +1,110 @@
+"""A restore point opened for reading: its disks as ReadAt, its files as bytes.
+
+Does not own: where what is read goes.
+"""
+
+from dataclasses import dataclass
+
+from offhost.blockio import check_range
+from offhost.chunking.spans import SPAN_BYTES
+from offhost.errors import NotFound, PackCorrupt
+from offhost.extents import Extent, ExtentMap
+from offhost.ids import ChunkId
+from offhost.repository.diskmap import DiskMap
+from offhost.repository.manifest import Manifest, PointDisk, PointFile
+from offhost.repository.packs import Kind
+from offhost.repository.reading import PackReader
+
+_FILE_LIMIT_BYTES = 64 << 20
+
+
+class PointDiskReader:
+    """A disk of a point as ReadAt: every byte checked twice. Thread-safe.
+
+    Raises, when read: IntegrityError, never wrong bytes.
+    """
+
+    def __init__(self, map_: DiskMap, reader: PackReader) -> None:
+        self.map = map_
+        self._reader = reader
+
+    @property
+    def size_bytes(self) -> int:
+        """The disk's capacity."""
+        return self.map.ref.size_bytes
+
+    def allocated(self) -> ExtentMap:
+        """The spans that hold anything."""
+        return ExtentMap(
+            Extent(span * SPAN_BYTES, min((span + 1) * SPAN_BYTES, self.size_bytes))
+            for span in range(len(self.map))
+            if self.map.leaf(span) is not None
+        )
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer."""
+        check_range(offset, len(buffer), self.size_bytes)
+        buffer[:] = bytes(len(buffer))
+        done = 0
+        while done < len(buffer):
+            span, start = divmod(offset + done, SPAN_BYTES)
+            part = buffer[done : done + SPAN_BYTES - start]
+            self._read_within(span, start, part)
+            done += len(part)
+
+    def _read_within(self, span: int, start: int, buffer: memoryview) -> None:
+        """Copy the pieces of a span's chunks that overlap `[start, start + len(buffer))`."""
+        end = start + len(buffer)
+        places: dict[ChunkId, list[tuple[int, int]]] = {}
+        for ref in self.map.span(span):
+            if ref.start < end and ref.start + ref.length > start:
+                places.setdefault(ref.id, []).append((ref.start, ref.length))
+        for chunk, plain in self._reader.read_many(list(places), Kind.CONTENT):
+            for at, length in places[chunk]:
+                if len(plain) != length:
+                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {len(plain)} bytes where the map says {length}")
+                low, high = max(at, start), min(at + length, end)
+                buffer[low - start : high - start] = memoryview(plain)[low - at : high - at]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """One point of a repository."""
+
+    manifest: Manifest
+    reader: PackReader
+    metadata_id_key: bytes
+
+    def map(self, disk: PointDisk) -> DiskMap:
+        """A disk's map. Raises: IntegrityError."""
+        return DiskMap(disk.map, self.reader, self.metadata_id_key)
+
+    def choose(self, key: str | None) -> PointDisk:
+        """The disk of that key, or the only one. Raises: NotFound, naming the disks there are."""
+        disks = self.manifest.disks
+        if key is None and len(disks) == 1:
+            return disks[0]
+        found = self.manifest.disk(key) if key else None
+        if found is None:
+            names = ", ".join(disk.key for disk in disks) or "none"
+            raise NotFound(
+                f"point {self.manifest.id[:12]}: which disk? It has {names}", hint="choose one with --disk KEY"
+            )
+        return found
+
+    def disk(self, key: str | None = None) -> PointDiskReader:
+        """A disk's content. Raises: NotFound; IntegrityError."""
+        return PointDiskReader(self.map(self.choose(key)), self.reader)
+
+    def file(self, file: PointFile) -> bytes:
+        """A small file's content. Raises: IntegrityError."""
+        if not 0 <= file.size_bytes <= _FILE_LIMIT_BYTES:
+            raise PackCorrupt(f"{file.name}: {file.size_bytes} bytes is not a small file")
+        plain = dict(self.reader.read_many(list(dict.fromkeys(file.chunks)), Kind.CONTENT))
+        data = b"".join(plain[chunk] for chunk in file.chunks)
+        if len(data) != file.size_bytes:
+            raise PackCorrupt(f"{file.name}: {len(data)} bytes where its point says {file.size_bytes}")
+        return data

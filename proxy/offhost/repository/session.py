@@ -1,0 +1,208 @@
+"""A write session: the scope in which what was added becomes durable together, under one restore point.
+
+Owns: FORMAT.md, "Sessions": the reserved name, heartbeats, the order of the commit. Does not own: claims, packs, the
+point's content.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import blake3
+import zstandard
+
+from offhost.backend.contract import Backend
+from offhost.chunking.compress import Codec
+from offhost.chunking.spans import CompressedChunk
+from offhost.clock import Clock
+from offhost.errors import Conflict, ObjectExists, OffhostError, SessionFenced
+from offhost.ids import ChunkId, SessionId, VmId, random_id
+from offhost.repository.claims import Claim
+from offhost.repository.diskmap import DiskMap, DiskMapWriter
+from offhost.repository.keys import Keyring
+from offhost.repository.manifest import Manifest, to_json
+from offhost.repository.packer import WriteCheck
+from offhost.repository.packs import Kind
+from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
+from offhost.repository.store import ChunkStore
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 300.0
+_STALLED_S = 60.0
+
+
+class WriteSession:
+    """Takes chunks (it is a ChunkSink) and commits one restore point.
+
+    Thread-safe. Nothing refers to what it stored until `commit` has put the point; leaving the scope without a commit
+    aborts.
+    """
+
+    def __init__(
+        self, backend: Backend, keyring: Keyring, store: ChunkStore, vm: VmId, clock: Clock, check: WriteCheck
+    ) -> None:
+        self._backend, self._keyring, self._store, self._clock, self._check = backend, keyring, store, clock, check
+        self.id = SessionId(random_id())
+        self.vm = vm
+        self.stored_bytes = 0
+        self._name = f"points/{keyring.vm_folder(vm)}/{self.id}"
+        self._lock = threading.Lock()
+        self._promised: dict[ChunkId, Claim] = {}
+        self._own: set[Claim] = set()
+        self._relied: dict[Claim, set[ChunkId]] = {}
+        self._distrusted: frozenset[Claim] = frozenset()
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name=f"session-{self.id[:8]}", daemon=True)
+
+    def open(self) -> None:
+        """Reserve the point's name, durably, and begin to beat. To be followed by a look at what is condemned."""
+        name = f"sessions/{self.id}"
+        value = {"kind": "write", "point": self._name, "started": self._clock.now().isoformat(), **_process()}
+        self._backend.put(name, seal_json(self._keyring, ObjectType.SESSION, name, value))
+        self._heart.start()
+
+    def _beat(self) -> None:
+        beats = 0
+        while not self._ended.wait(HEARTBEAT_S):
+            beats += 1
+            name = f"sessions/{self.id}.{beats}"
+            value = {"time": self._clock.now().isoformat()}
+            try:
+                self._backend.put(name, seal_json(self._keyring, ObjectType.HEARTBEAT, name, value))
+            except OffhostError as error:
+                _log.warning("a session's heartbeat was not stored: %s", error)
+
+    def missing(self, ids: Sequence[ChunkId], lengths: Sequence[int]) -> Sequence[int]:
+        """Which of these chunks this session must put; what it relies on others for is settled before the commit."""
+        wanted, claim, relied = self._store.claims.claim(ids, self._distrusted)
+        with self._lock:
+            if wanted:
+                self._own.add(claim)
+                self._promised.update((ids[at], claim) for at in wanted)
+            for chunk, other in relied.items():
+                if other not in self._own:
+                    self._relied.setdefault(other, set()).add(chunk)
+        return wanted
+
+    def put(self, chunk: CompressedChunk) -> None:
+        """Seal and send on a chunk that `missing` named."""
+        self._put(chunk, Kind.CONTENT)
+
+    def _put(self, chunk: CompressedChunk, kind: Kind) -> None:
+        with self._lock:
+            claim = self._promised.pop(chunk.id)
+        try:
+            stored = self._store.packer.add(chunk, kind, claim, self._check)
+        except BaseException as error:
+            known = error if isinstance(error, OffhostError) else SessionFenced(f"sealing failed: {error!r}")
+            self._store.claims.broken([(chunk.id, claim)], known)
+            raise
+        with self._lock:
+            self.stored_bytes += stored
+
+    def put_metadata(self, kind: Kind, plain: bytes) -> ChunkId:
+        """Store a leaf or a list page, unless it is there; its id."""
+        chunk = ChunkId(blake3.blake3(plain, key=self._store.metadata_id_key).digest())
+        # another session's promise of a leaf is not worth waiting for: it would have to be kept here to be made good
+        if self.missing([chunk], [len(plain)]) or self._take_over(chunk):
+            packed = zstandard.ZstdCompressor(level=3).compress(plain)
+            codec, data = (Codec.ZSTD, packed) if len(packed) < len(plain) else (Codec.RAW, plain)
+            self._put(CompressedChunk(chunk, codec, len(plain), data, memoryview(plain)), kind)
+        return chunk
+
+    def _take_over(self, chunk: ChunkId) -> bool:
+        with self._lock:
+            others = frozenset(claim for claim, chunks in self._relied.items() if chunk in chunks)
+            for claim in others:
+                self._relied[claim].discard(chunk)
+        if not others:
+            return False
+        wanted, claim, _ = self._store.claims.claim([chunk], self._distrusted | others)
+        if wanted:
+            with self._lock:
+                self._own.add(claim)
+                self._promised[chunk] = claim
+        return bool(wanted)
+
+    def map_writer(self, size_bytes: int, cutter: str, base: DiskMap | None) -> DiskMapWriter:
+        """A new disk map whose leaves go into this session."""
+        return DiskMapWriter(size_bytes, cutter, base, self.put_metadata, self._store.metadata_id_key)
+
+    def settle(self) -> frozenset[ChunkId]:
+        """Wait until what this session put is durable; the chunks that others promised and did not deliver.
+
+        The caller stores those again (`missing` now names them) and settles once more.
+        Raises: what made one of this session's own packs fail.
+        """
+        self._store.packer.flush()
+        with self._lock:
+            own, relied, self._relied = set(self._own), self._relied, {}
+        for claim in own:
+            if not claim.kept(None) and claim.error:
+                raise claim.error
+        lost = {claim: chunks for claim, chunks in relied.items() if not claim.kept(_STALLED_S)}
+        self._distrusted |= frozenset(lost)
+        return frozenset(chunk for chunks in lost.values() for chunk in chunks)
+
+    def commit(self, point: Manifest) -> Manifest:
+        """Make everything durable: packs, index runs, then the point, last of all.
+
+        Raises: SessionFenced when somebody has ended this session; NoSpace, Unavailable: nothing was committed.
+        """
+        if self.settle():
+            raise Conflict("chunks that another session promised are missing: settle before committing")
+        self._store.cover_new_packs()
+        committed = replace(point, id=self.id)
+        data = seal_json(self._keyring, ObjectType.POINT, self._name, to_json(committed))
+        try:
+            self._backend.put(self._name, data)
+        except ObjectExists as error:
+            if self._backend.get(self._name, PAYLOAD_LIMIT_BYTES) != data:
+                raise SessionFenced(
+                    f"session {self.id} was ended by a collector", hint="run the backup again"
+                ) from error
+        self._end()
+        return committed
+
+    def abort(self) -> None:
+        """End without a point; idempotent, and without effect after a commit."""
+        if self._ended.is_set():
+            return
+        error = SessionFenced(f"session {self.id} was aborted")
+        with self._lock:
+            promised, self._promised = list(self._promised.items()), {}
+        self._store.claims.broken(promised, error)
+        with suppress(ObjectExists):
+            value = {"tombstone": "aborted"}
+            self._backend.put(self._name, seal_json(self._keyring, ObjectType.POINT, self._name, value))
+        self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        if self._heart.ident:
+            self._heart.join()
+
+    def __enter__(self) -> "WriteSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.abort()
+        except OffhostError as error:
+            # a full disk must not hide what ended the session; without a tombstone it ends when its heartbeat stops
+            _log.warning("session %s could not be marked as aborted: %s", self.id, error)
+            self._end()
+
+
+def _process() -> dict[str, Any]:
+    """What tells whether this process still lives."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid(), "pid_started": int(started)}

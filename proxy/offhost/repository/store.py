@@ -1,0 +1,70 @@
+"""The chunk store of an open repository: index, claims and packer, as one.
+
+Owns: how they are joined, and that every new pack comes to be covered by an index run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from offhost.backend.contract import Backend
+from offhost.ids import ChunkId
+from offhost.repository.claims import ClaimTable
+from offhost.repository.index import Index
+from offhost.repository.keys import Keyring
+from offhost.repository.packer import Packer
+from offhost.repository.packs import ENTRY, Entries
+from offhost.repository.points import read_graves
+from offhost.repository.runs import RUN_LIMIT_ENTRIES, Run, put_run
+
+
+class ChunkStore:
+    """Thread-safe; one for each repository that a process has open."""
+
+    def __init__(self, backend: Backend, keyring: Keyring, cache: Path | None) -> None:
+        self._backend, self._keyring = backend, keyring
+        self.metadata_id_key = keyring.metadata_id_key()
+        self.index = Index(backend, keyring, cache)
+        self.claims = ClaimTable(self._exist)
+        self.packer = Packer(backend, keyring, self.index, self.claims)
+
+    def _exist(self, ids: Sequence[ChunkId]) -> list[bool]:
+        return [location is not None for location in self.index.look_up(ids, for_writing=True)]
+
+    def refresh(self) -> None:
+        """Learn what other processes have stored, condemned and swept."""
+        graves = read_graves(self._backend, self._keyring)
+        self.index.refresh(graves.condemned, graves.swept)
+
+    def cover_new_packs(self) -> None:
+        """Put index runs for the packs that are durable and in none yet."""
+        packs = self.packer.take_unindexed()
+        try:
+            for run in _runs(packs):
+                put_run(self._backend, self._keyring, run)
+        except BaseException:
+            self.packer.give_back_unindexed(packs)
+            raise
+
+    def close(self) -> None:
+        """Wait for what is on its way, and cover it as far as possible."""
+        self.packer.close()
+
+
+def _runs(packs: dict[str, Entries]) -> list[Run]:
+    """Whole packs in runs of bounded size."""
+    runs: list[Run] = []
+    names: list[str] = []
+    parts: list[Entries] = []
+    for name, entries in packs.items():
+        if parts and sum(map(len, parts)) + len(entries) > RUN_LIMIT_ENTRIES:
+            runs.append(Run(tuple(names), np.concatenate(parts)))
+            names, parts = [], []
+        part = np.array(entries, ENTRY)
+        part["pack"] = len(names)
+        names.append(name)
+        parts.append(part)
+    if parts:
+        runs.append(Run(tuple(names), np.concatenate(parts)))
+    return runs
