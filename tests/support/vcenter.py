@@ -1,0 +1,485 @@
+"""A vCenter to test against: builds, starts and steers the simulator of tests/vsim.
+
+Owns: the simulator's binary (built once for its sources, under .cache/vsim), its process and its datastore folders.
+Does not own: what the simulator does (tests/vsim, Go), and any SOAP: a client under test brings its own.
+Needs: the packages golang-go and golang-github-vmware-govmomi-dev.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+SOURCES = Path(__file__).resolve().parents[1] / "vsim"
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "vsim"
+GOPATH = Path("/usr/share/gocode")
+GOVMOMI = GOPATH / "src" / "github.com" / "vmware" / "govmomi" / "simulator"
+BUILD_TIMEOUT_S = 900
+_BLOCK = 4 << 20
+
+
+class SimulatorMissing(Exception):
+    """The simulator cannot be built here; the message says which package it lacks."""
+
+
+class SimulatorError(Exception):
+    """The simulator refused a command, or is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """A disk to create: its size, and what it holds from the start (a file's bytes, or bytes; else zeros)."""
+
+    size_bytes: int
+    content: Path | bytes | None = None
+    mode: str = "persistent"
+    sharing: str = ""
+    unit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedDisk:
+    """A disk of a VM as it lies now: `files` are its descriptors, from the one the guest writes to down to the base."""
+
+    key: int
+    uuid: str
+    file_name: str
+    size_bytes: int
+    files: tuple[Path, ...]
+    extent: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedSnapshot:
+    """A snapshot of a VM, as the VM's tree lists it (parents first)."""
+
+    moref: str
+    name: str
+    description: str
+    quiesced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One injected fault.
+
+    method: a SOAP method, or the first part of its name and "*". Match also by the moref called (`object`; a VM's covers
+    its snapshots), and `quiesced`: only snapshots that ask for quiescing.
+    mode: "soap" (the call fails), "task" (its task fails after `delay_ms`, or does the work then, without a `fault`),
+    "http503", "drop" (the connection closes), "delay" (answered late).
+    fault: a vim25 fault's name; `fields` its properties (`{"privilegeId": "VirtualMachine.State.CreateSnapshot"}`).
+    nth, count: the first matching call that fails, and how many from there on (0: all).
+    """
+
+    method: str
+    mode: str = "soap"
+    fault: str = ""
+    message: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    object: str = ""
+    quiesced: bool = False
+    nth: int = 1
+    count: int = 0
+    delay_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What clients asked for: SOAP methods by name, each call in order, and the traffic over /folder."""
+
+    methods: Mapping[str, int]
+    in_order: tuple[tuple[str, str], ...]
+    folder_requests: int
+    folder_bytes_served: int
+    folder_bytes_received: int
+
+
+class SimulatedVCenter:
+    """A running simulator, with one datastore "DS1" (VMFS) unless `datastores` names others as name -> type.
+
+    Thread-safe. It listens on loopback with a certificate of its own. The process ends with `stop()`, and by itself when
+    the Python process dies; datastore folders lie under one temporary directory, which `stop()` removes.
+    Types of datastore: "VMFS", "NFS", "vsan" (which /folder does not serve).
+    """
+
+    def __init__(
+        self,
+        *,
+        datastores: Mapping[str, str] | None = None,
+        vms: int = 0,
+        directory: Path | None = None,
+        binary: Path | None = None,
+    ) -> None:
+        types = dict(datastores) if datastores is not None else {"DS1": "VMFS"}
+        executable = binary or build()
+        self._directory = Path(tempfile.mkdtemp(prefix="vsim-", dir=directory))
+        self.datastores: dict[str, Path] = {name: self._directory / name for name in types}
+        self._lock = threading.Lock()
+        self._log_path = self._directory / "vsim.log"
+        command = [str(executable), "-vm", str(vms)]
+        for name, path in self.datastores.items():
+            path.mkdir()
+            command += ["-ds", f"{name}={types[name]}:{path}"]
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._directory,
+                env={**os.environ, "TMPDIR": str(self._directory)},
+            )
+        try:
+            ready = self._answer()
+        except SimulatorError:
+            self.stop()
+            raise
+        self.host = "127.0.0.1"
+        self.port: int = ready["port"]
+        self.user: str = ready["user"]
+        self.password: str = ready["password"]
+        self.thumbprint: str = ready["thumbprint"]
+
+    # --- life
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the process and remove its files. May be called twice."""
+        process = self._process
+        if process.stdin is not None and process.stdout is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """The simulator's process, for a test that must see it gone."""
+        return self._process.pid
+
+    def log(self) -> str:
+        """What the simulator wrote to its standard error."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._log_path.read_text(errors="replace")
+        return ""
+
+    # --- machines
+
+    def create_vm(
+        self,
+        name: str,
+        disks: Sequence[DiskSpec] = (),
+        *,
+        datastore: str = "DS1",
+        folder: str | None = None,
+        powered_on: bool = True,
+        change_tracking: bool = False,
+        guest_id: str = "otherGuest64",
+        memory_mb: int = 1024,
+        cpus: int = 1,
+        firmware: str = "bios",
+        hardware: str = "vmx-14",
+        tools_running: bool = False,
+    ) -> str:
+        """Create a VM with disks of that content, and return its moref."""
+        made = self._command(
+            "create_vm",
+            name=name,
+            datastore=datastore,
+            folder=folder or "",
+            disks=[_disk_json(disk) for disk in disks],
+            flag=powered_on,
+            change_tracking=change_tracking,
+            guest_id=guest_id,
+            memory_mb=memory_mb,
+            cpus=cpus,
+            firmware=firmware,
+            hardware=hardware,
+        )
+        for spec, disk in zip(disks, made["disks"] or (), strict=True):
+            _fill(Path(disk["extent"]), spec)
+        moref: str = made["vm"]
+        if tools_running:
+            self.set_tools(moref, running=True)
+        return moref
+
+    def destroy_vm(self, vm: str) -> None:
+        """Delete the VM, which must be powered off, and its files."""
+        self._command("destroy", vm=vm)
+
+    def power(self, vm: str, *, on: bool) -> None:
+        """Switch the VM on or off."""
+        self._command("power", vm=vm, flag=on)
+
+    def set_tools(self, vm: str, *, running: bool) -> None:
+        """Let the guest's Tools run, or not."""
+        self._command("tools", vm=vm, flag=running)
+
+    def migrate(self, vm: str, datastore: str) -> None:
+        """Storage migration: every file of the VM moves to the other datastore."""
+        self._command("migrate", vm=vm, datastore=datastore)
+
+    # --- disks
+
+    def disks(self, vm: str) -> tuple[SimulatedDisk, ...]:
+        """The VM's disks as they lie now."""
+        return tuple(
+            SimulatedDisk(
+                key=disk["key"],
+                uuid=disk["uuid"],
+                file_name=disk["file_name"],
+                size_bytes=disk["size_bytes"],
+                files=tuple(Path(file) for file in disk["files"]),
+                extent=Path(disk["extent"]),
+            )
+            for disk in self._command("disks", vm=vm) or ()
+        )
+
+    def write(self, vm: str, disk_key: int, offset: int, data: bytes) -> None:
+        """Write to the disk as the VM's guest does: into the top of its chain, tracked when tracking is active."""
+        for start in range(0, len(data), _BLOCK):
+            block = base64.b64encode(data[start : start + _BLOCK]).decode()
+            self._command("write", vm=vm, key=disk_key, offset=offset + start, data=block)
+
+    def read(self, vm: str, disk_key: int, offset: int = 0, length: int | None = None) -> bytes:
+        """What the VM's guest sees of its disk now, by default all of it."""
+        if length is None:
+            size = next(disk.size_bytes for disk in self.disks(vm) if disk.key == disk_key)
+            length = size - offset
+        blocks = []
+        for start in range(offset, offset + length, _BLOCK):
+            count = min(_BLOCK, offset + length - start)
+            answer = self._command("read", vm=vm, key=disk_key, offset=start, length=count)
+            blocks.append(base64.b64decode(answer["data"] or ""))
+        return b"".join(blocks)
+
+    def set_change_tracking(self, vm: str, *, on: bool) -> None:
+        """Flip the VM's switch, as another product might. It takes effect at the next stun."""
+        self._command("change_tracking", vm=vm, flag=on)
+
+    def set_areas_per_call(self, limit: int) -> None:
+        """How many areas QueryChangedDiskAreas answers at most (2000 at first)."""
+        self._command("areas_per_call", number=limit)
+
+    # --- snapshots
+
+    def snapshots(self, vm: str) -> tuple[SimulatedSnapshot, ...]:
+        """The VM's snapshots."""
+        return tuple(
+            SimulatedSnapshot(one["snapshot"], one["name"], one["description"], one["quiesced"])
+            for one in self._command("snapshots", vm=vm)
+        )
+
+    def create_foreign_snapshot(self, vm: str, name: str = "before the update", description: str = "") -> str:
+        """A snapshot that somebody else took; returns its moref."""
+        moref: str = self._command("create_snapshot", vm=vm, name=name, description=description)["snapshot"]
+        return moref
+
+    def remove_snapshot(self, vm: str, snapshot: str, *, children: bool = False) -> None:
+        """Remove a snapshot as somebody else would."""
+        self._command("remove_snapshot", vm=vm, snapshot=snapshot, flag=children)
+
+    def revert(self, vm: str, snapshot: str, *, keep_uuid: bool = True) -> None:
+        """Revert to a snapshot.
+
+        keep_uuid: change tracking goes on under its old UUID, and does not know what the revert changed; else it starts
+        anew under another.
+        """
+        self._command("revert", vm=vm, snapshot=snapshot, flag=keep_uuid)
+
+    def keep_tracking_over_revert(self, keep: bool) -> None:
+        """What `keep_uuid` is for reverts that clients ask for (False at first)."""
+        self._command("keep_tracking", flag=keep)
+
+    def set(self, vm: str, *, consolidation_needed: bool) -> None:
+        """Set `runtime.consolidationNeeded`, a flag only; see `stick_consolidation` for deltas that really stay."""
+        self._command("consolidation_needed", vm=vm, flag=consolidation_needed)
+
+    def stick_consolidation(self, vm: str, stuck: bool = True) -> None:
+        """Let removed snapshots leave their deltas, as when a disk is locked, until ConsolidateVMDisks_Task."""
+        self._command("stick_consolidation", vm=vm, flag=stuck)
+
+    # --- troubles
+
+    def rules(self, rules: Sequence[Rule]) -> None:
+        """Inject these faults, in place of those before; the first that fits a call is taken."""
+        self._command("rules", rules=[_rule_json(rule) for rule in rules])
+
+    def drop_sessions(self) -> None:
+        """Forget every login: the next call of each gets NotAuthenticated."""
+        self._command("drop_sessions")
+
+    def set_idle_timeout(self, seconds: float) -> None:
+        """Let sessions expire after that much idleness; 0: never."""
+        self._command("idle_timeout", seconds=seconds)
+
+    def calls(self, *, reset: bool = False) -> Calls:
+        """What clients asked for so far (since the last `reset`)."""
+        told = self._command("calls", flag=reset)
+        return Calls(
+            methods=told["methods"],
+            in_order=tuple((call["method"], call["object"]) for call in told["calls"] or ()),
+            folder_requests=told["folder_requests"],
+            folder_bytes_served=told["folder_bytes_served"],
+            folder_bytes_received=told["folder_bytes_received"],
+        )
+
+    # --- the simulator's standard input and output
+
+    def _command(self, do: str, **arguments: object) -> Any:
+        line = json.dumps({"do": do, **arguments}).encode() + b"\n"
+        with self._lock:
+            stdin = self._process.stdin
+            if stdin is None or stdin.closed:
+                raise SimulatorError("the simulator was stopped")
+            try:
+                stdin.write(line)
+                stdin.flush()
+            except BrokenPipeError:
+                raise SimulatorError(f"the simulator is gone:\n{self.log()}") from None
+            return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SimulatorError(f"the simulator ended:\n{self.log()}")
+        answer = json.loads(line)
+        if isinstance(answer, dict) and "error" in answer:
+            raise SimulatorError(answer["error"])
+        return answer
+
+
+def missing() -> str | None:
+    """Why the simulator cannot be built here, or None when it can."""
+    if shutil.which("go") is None:
+        return "the vCenter simulator needs Go: apt-get install golang-go golang-github-vmware-govmomi-dev"
+    if not GOVMOMI.is_dir():
+        return f"the vCenter simulator needs {GOVMOMI}: apt-get install golang-github-vmware-govmomi-dev"
+    return None
+
+
+def build() -> Path:
+    """Return the simulator's binary, built now unless it is there for these sources.
+
+    Safe when several processes build at once: one builds, the others wait for it.
+    Raises SimulatorMissing without Go or govmomi, SimulatorError when the build fails.
+    """
+    sources = sorted(SOURCES.glob("*.go"))
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    binary = CACHE / f"vsim-{digest.hexdigest()[:16]}"
+    if binary.exists():
+        return binary
+    if reason := missing():
+        raise SimulatorMissing(reason)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with _locked(CACHE / "lock"):
+        if not binary.exists():
+            _compile(binary)
+            for old in CACHE.glob("vsim-*"):
+                if old != binary:
+                    old.unlink()
+    return binary
+
+
+def _compile(binary: Path) -> None:
+    temporary = binary.with_name(f"building-{os.getpid()}")
+    environment = {
+        **os.environ,
+        "GO111MODULE": "off",
+        "GOPATH": str(GOPATH),
+        "GOFLAGS": "",
+        "GOCACHE": os.environ.get("GOCACHE", str(CACHE / "go-build")),
+        "CGO_ENABLED": "0",
+    }
+    result = subprocess.run(
+        ["go", "build", "-trimpath", "-o", str(temporary), "."],
+        cwd=SOURCES,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+        check=False,
+    )
+    if result.returncode != 0:
+        temporary.unlink(missing_ok=True)
+        raise SimulatorError(f"the vCenter simulator does not build:\n{result.stderr}")
+    temporary.rename(binary)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _disk_json(disk: DiskSpec) -> dict[str, object]:
+    if disk.size_bytes % 1024:
+        raise ValueError(f"a disk is a whole number of KiB: {disk.size_bytes}")
+    described: dict[str, object] = {"size_bytes": disk.size_bytes, "mode": disk.mode, "sharing": disk.sharing}
+    if disk.unit is not None:
+        described["unit"] = disk.unit
+    return described
+
+
+def _rule_json(rule: Rule) -> dict[str, object]:
+    return {
+        "method": rule.method,
+        "mode": rule.mode,
+        "fault": rule.fault,
+        "message": rule.message,
+        "fields": dict(rule.fields),
+        "object": rule.object,
+        "quiesced": rule.quiesced,
+        "nth": rule.nth,
+        "count": rule.count,
+        "delay_ms": rule.delay_ms,
+    }
+
+
+def _fill(extent: Path, spec: DiskSpec) -> None:
+    """Put the content into the flat extent, leaving holes where it is zero."""
+    if spec.content is None:
+        return
+    with extent.open("r+b") as target:
+        if isinstance(spec.content, bytes):
+            if len(spec.content) > spec.size_bytes:
+                raise ValueError("the content is larger than the disk")
+            target.write(spec.content)
+            return
+        if spec.content.stat().st_size > spec.size_bytes:
+            raise ValueError("the content is larger than the disk")
+        with spec.content.open("rb") as source:
+            while block := source.read(_BLOCK):
+                if block.count(0) == len(block):
+                    target.seek(len(block), os.SEEK_CUR)
+                else:
+                    target.write(block)

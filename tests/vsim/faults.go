@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/vmware/govmomi/vim25/types"
+	"github.com/vmware/govmomi/vim25/xml"
+)
+
+// The ways in which a rule makes a call fail.
+const (
+	modeSOAP    = "soap"    // the call itself answers with the fault
+	modeTask    = "task"    // a task is returned; after the delay it fails, or does the work when no fault is named
+	modeHTTP503 = "http503" // what a proxy in front of vCenter answers while vpxd restarts
+	modeDrop    = "drop"    // the connection closes without an answer
+	modeDelay   = "delay"   // the call is answered as usual, late
+)
+
+// rule injects one fault. It matches by method (a trailing "*" stands for the rest of the name) and, when set, by the
+// moref of the object called, or of the VM whose snapshot is called.
+type rule struct {
+	Method  string          `json:"method"`
+	Object  string          `json:"object"`
+	Quiesce bool            `json:"quiesced"` // only calls that ask for a quiesced snapshot
+	Mode    string          `json:"mode"`
+	Fault   string          `json:"fault"`
+	Message string          `json:"message"`
+	Fields  json.RawMessage `json:"fields"`
+	Nth     int             `json:"nth"`   // the first matching call that fails; 0 is 1
+	Count   int             `json:"count"` // how many fail from there on; 0 is all
+	DelayMs int             `json:"delay_ms"`
+	seen    int
+}
+
+type rules struct {
+	mu   sync.Mutex
+	list []*rule
+}
+
+func (r *rules) set(list []*rule) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = list
+}
+
+// match counts the call on every rule that fits it, and returns the first that is due, or nil.
+func (r *rules) match(q *request) (due *rule) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range r.list {
+		if !one.fits(q) {
+			continue
+		}
+		one.seen++
+		first := one.Nth
+		if first < 1 {
+			first = 1
+		}
+		if due == nil && one.seen >= first && (one.Count == 0 || one.seen < first+one.Count) {
+			due = one
+		}
+	}
+	return due
+}
+
+func (r *rule) fits(q *request) bool {
+	if r.Quiesce && !q.quiesced {
+		return false
+	}
+	if r.Object != "" && r.Object != q.this.Value && (q.owner == nil || r.Object != q.owner.Value) {
+		return false
+	}
+	if strings.HasSuffix(r.Method, "*") {
+		return strings.HasPrefix(q.method, strings.TrimSuffix(r.Method, "*"))
+	}
+	return r.Method == q.method
+}
+
+// fault builds the rule's fault object, nil when the rule names none.
+func (r *rule) fault() types.BaseMethodFault {
+	if r.Fault == "" {
+		return nil
+	}
+	kind, ok := typeOf(r.Fault)
+	if !ok {
+		return &types.SystemError{Reason: "vsim: no such fault type: " + r.Fault}
+	}
+	made := reflect.New(kind).Interface()
+	if len(r.Fields) > 0 {
+		if err := json.Unmarshal(r.Fields, made); err != nil {
+			return &types.SystemError{Reason: "vsim: fields of " + r.Fault + ": " + err.Error()}
+		}
+	}
+	fault, ok := made.(types.BaseMethodFault)
+	if !ok {
+		return &types.SystemError{Reason: "vsim: not a fault: " + r.Fault}
+	}
+	return fault
+}
+
+// fieldsXML is the inside of the fault's element in a SOAP fault.
+func (r *rule) fieldsXML() string {
+	text, err := xml.Marshal(r.fault())
+	if err != nil {
+		return ""
+	}
+	_, inner, _ := strings.Cut(string(text), ">")
+	if end := strings.LastIndex(inner, "</"); end >= 0 {
+		return inner[:end]
+	}
+	return ""
+}
