@@ -1,0 +1,10 @@
+"""The catalog: which runs there were and what each did, in SQLite. The only home of SQLAlchemy and alembic.
+
+Owns: the schema, its migrations, and the queries. Does not own: backups; losing the catalog loses the history of
+runs and not one restore point.
+"""
+
+from offhost.catalog.database import Catalog
+from offhost.catalog.rows import DiskRow, ProblemRow, RunRow, RunState, VmRow
+
+__all__ = ["Catalog", "DiskRow", "ProblemRow", "RunRow", "RunState", "VmRow"]
