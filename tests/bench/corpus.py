@@ -159,7 +159,7 @@ def _make_disk(image: Path, tree: Path, *, seed: int) -> None:
         raw.truncate(DISK_BYTES)
         raw.write(_master_boot_record())
     archive, target = image.with_suffix(".tar"), image.with_suffix(".mnt")
-    tar_names = ("--null", "--files-from=-", "--no-recursion", "--numeric-owner")
+    tar_names = ("--no-recursion", "--numeric-owner", "--null", "--files-from=-")
     _run("tar", "-C", tree, *tar_names, "-cf", archive, stdin=_file_list(tree, seed=seed))
     target.mkdir()
     identity = f"{seed:08d}-0000-4000-8000-{seed:012d}"
