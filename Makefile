@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup test test-fast check bench format lock clean
+.PHONY: help setup simulator test test-fast check bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,10 +12,13 @@ help: ## list the targets
 setup: ## install all it needs: Debian packages (when allowed), .venv with offhost and the development tools
 	@deploy/setup.sh
 
-test: setup ## all tests
+simulator: setup ## build the simulated vCenter of the tests
+	@PYTHONPATH=tests $(BIN)/python -c "from support.vcenter import build; build()"
+
+test: simulator ## all tests
 	@$(BIN)/pytest
 
-test-fast: setup ## the tests that take seconds
+test-fast: simulator ## the tests that take seconds
 	@$(BIN)/pytest -m "not slow"
 
 check: setup ## formatting, lint, types, layers: what CI runs
