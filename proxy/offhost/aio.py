@@ -12,16 +12,18 @@ from offhost.errors import OffhostError
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[..., T], *args: object) -> T:
+async def in_thread(function: Callable[..., T], *args: object, interrupt: Callable[[], None] | None = None) -> T:
     """Run blocking work in a thread; on cancellation, wait until it has ended before the cancellation goes on.
 
     A thread cannot be interrupted: were it left running, it would use disks and sessions that its caller has
-    already given back.
+    already given back. Long work is handed something to look at now and then, which `interrupt` sets.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *args))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
+        if interrupt:
+            interrupt()
         await _settled(work)
         raise
 

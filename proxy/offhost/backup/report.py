@@ -17,7 +17,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class DiskReport:
-    """One disk's copy. Bytes: `read` from the source, `new` not in the repository before (plain), `stored` as sealed."""
+    """One disk's copy. Bytes: `read` from the source, `new` to the repository (plain), `stored` of those, sealed."""
 
     key: DiskKey
     label: str

@@ -138,6 +138,7 @@ class DiskMapWriter:
         size_bytes: int,
         cutter: str,
         base: DiskMap | None,
+        *,
         store: Callable[[Kind, bytes], ChunkId],
         metadata_id_key: bytes,
     ) -> None:
@@ -179,8 +180,7 @@ class DiskMapWriter:
 
     def finish(self) -> DiskMapRef:
         """Store the list pages."""
-        pages = []
-        for at in range(0, len(self._slots), PAGE_SPANS):
-            pages.append(self._store(Kind.PAGE, b"".join(self._slots[at : at + PAGE_SPANS])))
+        starts = range(0, len(self._slots), PAGE_SPANS)
+        pages = [self._store(Kind.PAGE, b"".join(self._slots[at : at + PAGE_SPANS])) for at in starts]
         root = _root(self.size_bytes, self.cutter, self._slots, self._key)
         return DiskMapRef(self.size_bytes, self.cutter, tuple(pages), root)

@@ -136,9 +136,10 @@ class Packer:
     def _put_retrying(self, name: str, data: memoryview) -> None:
         for attempt in range(3):
             try:
-                return self._backend.put(name, data)
+                self._backend.put(name, data)
+                break
             except ObjectExists:
-                return  # its name is the hash of these bytes: an earlier attempt did succeed
+                break  # its name is the hash of these bytes: an earlier attempt did succeed
             except OffhostError as error:
                 if not error.retry or attempt == 2:
                     raise

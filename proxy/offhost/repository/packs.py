@@ -91,7 +91,7 @@ class PackCipher:
             raise PackCorrupt(f"{name}: its header is not that of a pack")
         return cls(header, keyring.repository_id, AESGCM(keyring.sealing_key(epoch, _SEALING_KIND, salt)))
 
-    def associated(self, slot: int, kind: int, codec: int, plain: int, chunk: bytes) -> bytes:
+    def associated(self, slot: int, chunk: bytes, *, kind: int, codec: int, plain: int) -> bytes:
         """What a chunk's seal binds it to."""
         return self.header + self.repository_id + _ASSOCIATED.pack(slot, kind, codec, plain, chunk)
 
@@ -100,7 +100,7 @@ class PackCipher:
         where = f"pack {at.pack[:12]}, slot {at.slot}, byte {at.offset}"
         try:
             packed = self.aes.decrypt(
-                _nonce(at.slot), sealed, self.associated(at.slot, at.kind, at.codec, at.plain, chunk)
+                _nonce(at.slot), sealed, self.associated(at.slot, chunk, kind=at.kind, codec=at.codec, plain=at.plain)
             )
         except InvalidTag as error:
             raise ChunkCorrupt(f"{where}: chunk {chunk.hex()[:12]} fails its seal") from error
@@ -160,7 +160,7 @@ class OpenPack:
         """Seal a chunk behind the last."""
         slot, start = len(self._slots), self.size_bytes
         end = start + len(chunk.data) + TAG_BYTES
-        associated = self._cipher.associated(slot, kind, chunk.codec, chunk.plain_bytes, chunk.id)
+        associated = self._cipher.associated(slot, chunk.id, kind=kind, codec=chunk.codec, plain=chunk.plain_bytes)
         with memoryview(self.buffer) as view:
             self._cipher.aes.encrypt_into(_nonce(slot), chunk.data, associated, view[start:end])
         self._slots.append((chunk.id, kind, chunk.codec, end - start, chunk.plain_bytes))
@@ -180,7 +180,7 @@ class OpenPack:
                 self._cipher.aes.decrypt_into(
                     _nonce(slot),
                     view[start : self.size_bytes],
-                    self._cipher.associated(slot, kind, codec, plain_bytes, chunk),
+                    self._cipher.associated(slot, chunk, kind=kind, codec=codec, plain=plain_bytes),
                     packed,
                 )
         except InvalidTag as error:

@@ -121,7 +121,7 @@ class Repository:
 
         The order is the protocol's: reserve, look at what is condemned, then choose the base.
         """
-        with WriteSession(self.backend, self.keyring, self.store, vm, self.clock, check) as session:
+        with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
             session.open()
             self.refresh()
             _read_config(self.backend, self.keyring)

@@ -46,7 +46,7 @@ class WriteSession:
     """
 
     def __init__(
-        self, backend: Backend, keyring: Keyring, store: ChunkStore, vm: VmId, clock: Clock, check: WriteCheck
+        self, backend: Backend, keyring: Keyring, store: ChunkStore, *, vm: VmId, clock: Clock, check: WriteCheck
     ) -> None:
         self._backend, self._keyring, self._store, self._clock, self._check = backend, keyring, store, clock, check
         self.id = SessionId(random_id())
@@ -81,6 +81,7 @@ class WriteSession:
 
     def missing(self, ids: Sequence[ChunkId], lengths: Sequence[int]) -> Sequence[int]:
         """Which of these chunks this session must put; what it relies on others for is settled before the commit."""
+        del lengths  # an agent's client plans its requests by them; here a chunk costs the same whatever its length
         wanted, claim, relied = self._store.claims.claim(ids, self._distrusted)
         with self._lock:
             if wanted:
@@ -133,7 +134,9 @@ class WriteSession:
 
     def map_writer(self, size_bytes: int, cutter: str, base: DiskMap | None) -> DiskMapWriter:
         """A new disk map whose leaves go into this session."""
-        return DiskMapWriter(size_bytes, cutter, base, self.put_metadata, self._store.metadata_id_key)
+        return DiskMapWriter(
+            size_bytes, cutter, base, store=self.put_metadata, metadata_id_key=self._store.metadata_id_key
+        )
 
     def settle(self) -> frozenset[ChunkId]:
         """Wait until what this session put is durable; the chunks that others promised and did not deliver.

@@ -1,0 +1,1 @@
+"""One VM, or one image, one run: plan, copy, commit."""

@@ -1,0 +1,179 @@
+"""The copy of one disk into a session: span by span, in worker threads.
+
+Owns: which spans are read, read in full or by their changes, kept; the threads and their buffers.
+Does not own: what changed (the caller knows), cutting and compression (chunking), the map's form (repository).
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from offhost.blockio import ReadAt
+from offhost.chunking.spans import SPAN_BYTES, Chunking, StoredSpan, store_changes, store_span
+from offhost.errors import Conflict, SessionFenced
+from offhost.extents import Extent, ExtentMap
+from offhost.repository.diskmap import DiskMap, DiskMapRef, DiskMapWriter
+from offhost.repository.session import WriteSession
+
+_SETTLE_ATTEMPTS = 3
+
+
+class Stopped(Conflict):
+    """The copy was told to stop."""
+
+    code = "stopped"
+
+
+class SpanWorkers:
+    """The threads that copy spans, for all disks of the process, each with a buffer of one span.
+
+    More threads than processors gain nothing: reading, hashing and compressing release the interpreter's lock, and
+    what is left is bound by it.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or max(os.cpu_count() or 1, 2)
+        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="span")
+        self._local = threading.local()
+
+    def buffer(self) -> memoryview:
+        """This thread's span of memory."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(SPAN_BYTES))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+    def each(self, spans: Sequence[int], work: Callable[[int], None], stop: threading.Event) -> None:
+        """Do `work` for every span; the first error stops the rest. Returns when no thread is at it any more.
+
+        Raises: what `work` raised; Stopped once `stop` is set.
+        """
+        failed = threading.Event()
+
+        def guarded(span: int) -> None:
+            if stop.is_set() or failed.is_set():
+                return
+            try:
+                work(span)
+            except BaseException:
+                failed.set()
+                raise
+
+        pending: list[Future[None]] = [self._executor.submit(guarded, span) for span in spans]
+        wait(pending, return_when=FIRST_EXCEPTION)
+        wait(pending)
+        for future in pending:
+            future.result()
+        if stop.is_set():
+            raise Stopped("the copy was stopped")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._executor.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTotals:
+    """What the copy of a disk amounted to, in bytes of plain content."""
+
+    read_bytes: int = 0
+    new_bytes: int = 0
+
+
+@dataclass(slots=True)
+class DiskCopy:
+    """One disk on its way into a session. `run` may be repeated: what is there already is not stored again.
+
+    `areas` None means a full read: every span that is not known to be all zeros. Otherwise only what they cover is
+    read, and `base` is the map of the disk as it was before they changed. In a full read a base only lends its leaves.
+    """
+
+    source: ReadAt
+    session: WriteSession
+    chunking: Chunking
+    workers: SpanWorkers
+    base: DiskMap | None = None
+    areas: ExtentMap | None = None
+    progress: Callable[[int, int], None] = lambda *_: None
+    """Told bytes done and in all, from any thread."""
+    totals: CopyTotals = CopyTotals()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _writer: DiskMapWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = self.source.size_bytes
+        if self.areas is not None and (self.base is None or self.base.ref.size_bytes != size):
+            raise ValueError("changed areas are worth nothing without a base of the same size")
+        self._writer = self.session.map_writer(size, self.chunking.cutter.identity, self.base)
+
+    def run(self, stop: threading.Event) -> None:
+        """Copy. Raises: ReadFailed and what the source raises; NoSpace, IntegrityError; Stopped."""
+        size = self.source.size_bytes
+        wanted = (self.source.allocated() if self.areas is None else self.areas).clip(0, size)
+        spans = _spans(wanted)
+        if self.areas is not None:
+            for span in set(range(len(self._writer))).difference(spans):
+                self._writer.keep(span)
+        total, done = wanted.total_bytes, 0
+        self.progress(0, total)
+
+        def one(span: int) -> None:
+            nonlocal done
+            stored = self._store(span, wanted)
+            with self._lock:
+                done += wanted.clip(span * SPAN_BYTES, (span + 1) * SPAN_BYTES).total_bytes
+                self.totals = CopyTotals(
+                    self.totals.read_bytes + stored.read_bytes, self.totals.new_bytes + stored.new_bytes
+                )
+                self.progress(done, total)
+
+        self.workers.each(spans, one, stop)
+
+    def _store(self, span: int, wanted: ExtentMap) -> StoredSpan:
+        start = span * SPAN_BYTES
+        buffer = self.workers.buffer()[: min(SPAN_BYTES, self.source.size_bytes - start)]
+        if self.areas is None or self.base is None:
+            self.source.read_into(start, buffer)
+            stored = store_span(buffer, self.chunking, self.session)
+        else:
+            stored = store_changes(
+                buffer,
+                self.base.span(span),
+                _relative(wanted, start, start + len(buffer)),
+                read=lambda at, part: self.source.read_into(start + at, part),
+                chunking=self.chunking,
+                sink=self.session,
+            )
+        self._writer.set(span, stored.map)
+        return stored
+
+    def finish(self) -> DiskMapRef:
+        """Store the map's pages."""
+        return self._writer.finish()
+
+
+def settle(session: WriteSession, copies: Sequence[DiskCopy], stop: threading.Event) -> None:
+    """Make durable what the copies stored. What another session promised and did not deliver is read and stored again.
+
+    Raises: SessionFenced when the others keep failing; what made one of this session's own packs fail.
+    """
+    for _ in range(_SETTLE_ATTEMPTS):
+        if not session.settle():
+            return
+        for copy in copies:
+            copy.run(stop)
+    raise SessionFenced("other backups in this process keep failing with chunks that this one needs")
+
+
+def _spans(wanted: ExtentMap) -> list[int]:
+    """The spans that the extents touch, ascending."""
+    spans: dict[int, None] = {}
+    for extent in wanted:
+        spans.update(dict.fromkeys(range(extent.start // SPAN_BYTES, -(-extent.end // SPAN_BYTES))))
+    return list(spans)
+
+
+def _relative(wanted: ExtentMap, start: int, end: int) -> ExtentMap:
+    return ExtentMap(Extent(extent.start - start, extent.end - start) for extent in wanted.clip(start, end))
