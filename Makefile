@@ -13,6 +13,7 @@ setup: ## install all it needs: Debian packages (when allowed), .venv with offho
 	@deploy/setup.sh
 
 simulator: setup ## build the simulated vCenter of the tests
+	@ls .cache/vsim/vsim-* >/dev/null 2>&1 || echo "building the simulated vCenter, a minute or two, once"
 	@PYTHONPATH=tests $(BIN)/python -c "from support.vcenter import build; build()"
 
 test: simulator ## all tests
