@@ -148,6 +148,12 @@ class ConsolidationNeeded(VSphereError):
     code = "consolidation_needed"
 
 
+class LowSpace(VSphereError):
+    """A datastore has less free space than a snapshot may be held with."""
+
+    code = "datastore_low_space"
+
+
 class TransportError(OffhostError):
     """A disk could not be read or written the way that was tried."""
 

@@ -11,8 +11,9 @@ from pyVmomi import vim
 
 from offhost.errors import NotFound
 from offhost.ids import vm_id
-from offhost.vsphere.properties import Row, all_of, moref
+from offhost.vsphere.properties import Row, all_of, moref, properties
 from offhost.vsphere.session import VSphere
+from offhost.vsphere.soap import Live
 from offhost.vsphere.values import Datastore, PowerState, Vm
 
 _POWER: dict[str, PowerState] = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
@@ -28,7 +29,14 @@ _VM_PATHS = (
     "runtime.host",
     "runtime.consolidationNeeded",
 )
-_DATASTORE_PATHS = ("summary.name", "summary.url", "summary.type", "summary.capacity", "summary.freeSpace")
+_DATASTORE_PATHS = (
+    "summary.name",
+    "summary.url",
+    "summary.type",
+    "summary.capacity",
+    "summary.freeSpace",
+    "summary.accessible",
+)
 _CANDIDATES_SHOWN = 10
 
 
@@ -81,9 +89,18 @@ def choose(candidates: Sequence[Vm], name_or_id: str) -> Vm:
 
 async def datastores(vsphere: VSphere) -> list[Datastore]:
     """Every datastore with its space as vSphere last measured it."""
-    paths = [*_DATASTORE_PATHS, "summary.accessible"]
-    rows = await vsphere.read(lambda live: all_of(live, {vim.Datastore: paths}), "listing the datastores")
-    return [_datastore(ref, row) for ref, row in rows.items() if all(path in row for path in _DATASTORE_PATHS)]
+    rows = await vsphere.read(lambda live: all_of(live, {vim.Datastore: _DATASTORE_PATHS}), "listing the datastores")
+    return [_datastore(ref, row) for ref, row in rows.items()]
+
+
+async def datastores_of(vsphere: VSphere, vm: Vm) -> list[Datastore]:
+    """The datastores that a VM's files lie on."""
+
+    def call(live: Live) -> list[Datastore]:
+        stores = properties(live, vim.VirtualMachine, [live.vm(vm.moref)], ["datastore"])[vm.moref].get("datastore", [])
+        return [_datastore(*found) for found in properties(live, vim.Datastore, stores, _DATASTORE_PATHS).items()]
+
+    return await vsphere.read(call, f"reading the datastores of {vm.name}")
 
 
 def inventory_path(ref: Any, rows: Mapping[str, Row]) -> str:
@@ -131,5 +148,5 @@ def _datastore(ref: str, row: Row) -> Datastore:
         kind=str(row["summary.type"]),
         capacity_bytes=int(row["summary.capacity"]),
         free_bytes=int(row["summary.freeSpace"]),
-        accessible=bool(row.get("summary.accessible", True)),
+        accessible=bool(row["summary.accessible"]),
     )

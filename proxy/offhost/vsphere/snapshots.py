@@ -102,6 +102,16 @@ async def all_snapshots(vsphere: VSphere) -> dict[str, list[Snapshot]]:
     }
 
 
+async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
+    """Whether delta files stayed behind that no snapshot accounts for."""
+    path = "runtime.consolidationNeeded"
+    row = await vsphere.read(
+        lambda live: properties(live, vim.VirtualMachine, [live.vm(vm.moref)], [path])[vm.moref],
+        f"reading whether {vm.name} needs consolidation",
+    )
+    return bool(row.get(path))
+
+
 def lineage(tree: list[Snapshot], snapshot: str) -> tuple[str, ...]:
     """From the root down to the parent of a snapshot, each with its time of creation.
 

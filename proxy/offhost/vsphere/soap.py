@@ -111,7 +111,7 @@ class Soap:
 
     def _drop(self) -> None:
         if self._live is not None:
-            self._live.stub.DropConnections()
+            _retire(self._live.stub)
             self._live = None
 
     def _log_in(self) -> Live:
@@ -121,16 +121,16 @@ class Soap:
             content = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
             _session_manager(content).Login(self.endpoint.user, self.endpoint.password(), None)
         except vmodl.MethodFault as fault:
-            stub.DropConnections()
+            _retire(stub)
             error = translated(fault, doing)
             if isinstance(error, LoginFailed):
                 self._refused = error
             raise error from fault
         except BROKEN as error:
-            stub.DropConnections()
+            _retire(stub)
             raise broken(error, doing) from error
         except BaseException:
-            stub.DropConnections()
+            _retire(stub)
             raise
         return Live(stub, content)
 
@@ -167,6 +167,12 @@ class Soap:
             raise broken(error, f"{self.endpoint.address}: asking for its versions of the API") from error
         finally:
             connection.close()
+
+
+def _retire(stub: Any) -> None:
+    """Close a stub's connections, and let calls that are in flight close theirs instead of pooling them."""
+    stub.poolSize = 0
+    stub.DropConnections()
 
 
 def _session_manager(content: vim.ServiceInstanceContent) -> vim.SessionManager:

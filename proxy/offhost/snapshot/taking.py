@@ -1,0 +1,85 @@
+"""Taking the snapshot: change tracking first, then quiesced as far as the policy asks and the guest allows.
+
+Owns: the fallback, and the level of consistency that was reached, from what vSphere says of the finished snapshot.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from offhost.errors import ChangeTrackingInvalid, QuiesceFailed, SnapshotFailed
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.snapshots import Owner, create, snapshots
+from offhost.vsphere.tracking import enable, is_enabled
+from offhost.vsphere.values import QuiescePolicy, Snapshot, Vm
+
+Consistency = Literal["application", "filesystem", "crash", "offline"]
+"""What the frozen disks are: quiesced with the applications' word for it, with the file systems flushed, as after a
+power cut, or those of a VM that was off."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """A snapshot that was taken, with the tree around it."""
+
+    snapshot: Snapshot
+    tree: list[Snapshot]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def consistency(self) -> Consistency:
+        """The level reached. vSphere's flag vouches for the file systems only, not for any application."""
+        if self.snapshot.power == "off":
+            return "offline"
+        return "filesystem" if self.snapshot.quiesced else "crash"
+
+
+async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str | None:
+    """Switch change tracking on where it is off; returns why it cannot be, None when it is on."""
+    if await is_enabled(vsphere, vm):
+        return None
+    try:
+        await enable(vsphere, vm, owner.description())
+    except (ChangeTrackingInvalid, SnapshotFailed) as error:
+        return f"{error}; its disks are read in full"
+    return None
+
+
+async def take(vsphere: VSphere, vm: Vm, owner: Owner, quiesce: QuiescePolicy, *, windows: bool) -> Taken:
+    """Take our snapshot of a VM under a quiesce policy.
+
+    Raises: QuiesceFailed under `require` when the guest was not quiesced, SnapshotFailed, VSphereError.
+    """
+    description, minutes, warnings = owner.description(), quiesce.timeout_minutes, list[str]()
+    if vm.power != "on" or quiesce.policy == "off":
+        made = await create(vsphere, vm, description, quiesce_minutes=None)
+    else:
+        try:
+            made = await create(vsphere, vm, description, quiesce_minutes=minutes, windows=windows)
+        except SnapshotFailed as error:
+            if quiesce.policy == "require":
+                raise
+            warnings.append(f"{error}; the snapshot was taken without quiescing")
+            made = await create(vsphere, vm, description, quiesce_minutes=None)
+    taken = await _found(vsphere, vm, made, warnings)
+    if quiesce.policy != "off" and taken.consistency == "crash":
+        _not_quiesced(vm, quiesce, taken)
+    return taken
+
+
+def _not_quiesced(vm: Vm, quiesce: QuiescePolicy, taken: Taken) -> None:
+    """VSphere takes an unquiesced snapshot without complaint when VMware Tools does not run."""
+    if quiesce.policy == "require":
+        raise QuiesceFailed(
+            f"{vm.name}: the snapshot was taken, but the guest was not quiesced",
+            hint="see that VMware Tools runs in the guest",
+        )
+    if not taken.warnings:
+        taken.warnings.append(f"{vm.name}: the guest was not quiesced; the restore point is crash-consistent")
+
+
+async def _found(vsphere: VSphere, vm: Vm, made: str, warnings: list[str]) -> Taken:
+    tree = await snapshots(vsphere, vm)
+    snapshot = next((one for one in tree if one.moref == made), None)
+    if snapshot is None:
+        raise SnapshotFailed(f"{vm.name}: the snapshot {made} was gone as soon as it was taken")
+    return Taken(snapshot, tree, warnings)
