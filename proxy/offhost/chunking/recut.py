@@ -79,7 +79,7 @@ class _OldCuts:
     def __init__(self, pieces: Sequence[Piece], size_bytes: int) -> None:
         places = np.array(pieces, np.int64).reshape(-1, 2)
         starts, ends = places[:, 0], places.sum(axis=1)
-        in_order = np.all(starts < ends) and np.all(ends[:-1] <= starts[1:]) and np.all(ends <= size_bytes)
+        in_order = np.all(starts < ends) and np.all(np.append(0, ends[:-1]) <= starts) and np.all(ends <= size_bytes)
         aligned = np.all(starts % PAGE_BYTES == 0) and np.all((ends % PAGE_BYTES == 0) | (ends == size_bytes))
         if not (in_order and aligned):
             raise ValueError(f"these are not the pieces of a span of {size_bytes} bytes")

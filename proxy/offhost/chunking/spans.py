@@ -16,6 +16,7 @@ from offhost.chunking.compress import Codec, Compression
 from offhost.chunking.pages import PageCutter
 from offhost.chunking.pieces import Piece
 from offhost.chunking.recut import ReadRange, recut
+from offhost.chunking.stream import StreamCutter
 from offhost.extents import ExtentMap
 from offhost.ids import ChunkId
 
@@ -144,9 +145,17 @@ def store_span(span: memoryview, chunking: Chunking, sink: ChunkSink) -> StoredS
     `span` holds contiguous plain bytes and must not change meanwhile. Safe to call from several threads at once, each
     with a span of its own. Raises what the sink raises; then the sink may miss chunks that it was promised.
     """
-    refs = _identified(span, chunking.cutter.cut(span), chunking)
-    new = _put_missing(span, refs, chunking.compression, sink)
-    return StoredSpan(SpanMap.of(refs), len(span), len(new), sum(ref.length for ref in new))
+    return _store_pieces(span, chunking.cutter.cut(span), chunking, sink)
+
+
+def store_stream(stream: memoryview, chunking: Chunking, sink: ChunkSink) -> StoredSpan:
+    """Cut a whole file of at most `SPAN_BYTES` where nothing is aligned, and put what the sink misses of it.
+
+    Raises: ValueError for a longer one; whatever the sink raises.
+    """
+    if len(stream) > SPAN_BYTES:
+        raise ValueError(f"a stream of {len(stream)} bytes is longer than a span")
+    return _store_pieces(stream, StreamCutter().cut(stream), chunking, sink)
 
 
 def store_changes(
@@ -165,6 +174,12 @@ def store_changes(
     new = _put_missing(buffer, fresh, chunking.compression, sink)
     kept = [at for at in cut.kept if at is not None]
     return StoredSpan(_merged(base, kept, SpanMap.of(fresh)), cut.read_bytes, len(new), sum(ref.length for ref in new))
+
+
+def _store_pieces(span: memoryview, pieces: Sequence[Piece], chunking: Chunking, sink: ChunkSink) -> StoredSpan:
+    refs = _identified(span, pieces, chunking)
+    new = _put_missing(span, refs, chunking.compression, sink)
+    return StoredSpan(SpanMap.of(refs), len(span), len(new), sum(ref.length for ref in new))
 
 
 def _merged(base: SpanMap, kept: Sequence[int], fresh: SpanMap) -> SpanMap:

@@ -1,0 +1,60 @@
+"""The threads that copy spans.
+
+Owns: their number, a buffer of one span for each, stopping at the first error. Does not own: what is done to a span.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from offhost.chunking.spans import SPAN_BYTES
+from offhost.errors import Stopped
+
+
+class SpanWorkers:
+    """The threads that copy spans, for all disks of the process, each with a buffer of one span.
+
+    More threads than processors gain nothing: reading, hashing and compressing release the interpreter's lock, and
+    what is left is bound by it.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or max(os.cpu_count() or 1, 2)
+        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="span")
+        self._local = threading.local()
+
+    def buffer(self) -> memoryview:
+        """This thread's span of memory."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(SPAN_BYTES))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+    def each(self, spans: Sequence[int], work: Callable[[int], None], stop: threading.Event) -> None:
+        """Do `work` for every span; the first error stops the rest. Returns when no thread is at it any more.
+
+        Raises: what `work` raised; Stopped once `stop` is set.
+        """
+        failed = threading.Event()
+
+        def guarded(span: int) -> None:
+            if stop.is_set() or failed.is_set():
+                return
+            try:
+                work(span)
+            except BaseException:
+                failed.set()
+                raise
+
+        pending = [self._executor.submit(guarded, span) for span in spans]
+        wait(pending, return_when=FIRST_EXCEPTION)
+        wait(pending)
+        for future in pending:
+            future.result()
+        if stop.is_set():
+            raise Stopped("the copy was stopped")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._executor.shutdown()
