@@ -58,16 +58,28 @@ async def _read(vsphere: VSphere, task: str, paths: list[str], doing: str) -> Ro
 
 
 async def settled(vsphere: VSphere, vm: str, description_id: str) -> None:
-    """Wait until no recent task of this kind is under way on a VM, such as one whose start was lost on the wire."""
+    """Wait until no task of this kind is under way on a VM: one, for instance, whose start was lost on the wire.
 
-    def under_way(live: Live) -> bool:
-        recent = properties(live, vim.VirtualMachine, [live.vm(vm)], ["recentTask"])[vm].get("recentTask", [])
-        return any(
-            row.get("info.descriptionId") == description_id and row.get("info.state") not in _ENDED
-            for row in properties(live, vim.Task, recent, ["info.state", "info.descriptionId"]).values()
-        )
-
+    `description_id` is the beginning of the kind's name, `VirtualMachine.createSnapshot`.
+    """
     wait_s = _POLL_FIRST_S
-    while await vsphere.read(under_way, "looking for tasks under way"):
+    while await vsphere.read(lambda live: _under_way(live, vm, description_id), "looking for tasks under way"):
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 1.5, _POLL_LAST_S)
+
+
+def _under_way(live: Live, vm: str, description_id: str) -> bool:
+    manager = live.content.taskManager
+    assert manager is not None, "every vSphere endpoint has a task manager"
+    recent = properties(live, vim.TaskManager, [manager], ["recentTask"])[moref(manager)].get("recentTask", [])
+    try:
+        rows = properties(live, vim.Task, recent, ["info.state", "info.descriptionId"])
+        alike = [
+            live.object(vim.Task, task)
+            for task, row in rows.items()
+            if str(row.get("info.descriptionId")).startswith(description_id) and row.get("info.state") not in _ENDED
+        ]
+        on = properties(live, vim.Task, alike, ["info.entity"])
+    except vmodl.fault.ManagedObjectNotFound:
+        return True  # one of them has just left the list: look again
+    return any("info.entity" in row and moref(row["info.entity"]) == vm for row in on.values())
