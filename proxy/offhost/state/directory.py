@@ -1,4 +1,4 @@
-"""The state directory: `installation`, `daemon.lock`, `runs/`, `vms/`, `catalog.sqlite`.
+"""The state directory: `installation`, `daemon.lock`, `runs/`, `jobs/`, `vms/`, `catalog.sqlite`.
 
 Owns: its layout, its modes (0700, 0600), the installation's identity. Does not own: the catalog's content.
 
@@ -35,7 +35,7 @@ class State:
         Raises: StateError.
         """
         with _translated(path):
-            for directory in (path, path / "runs", path / "vms"):
+            for directory in (path, path / "runs", path / "jobs", path / "vms"):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(path, _installation(path))
 
@@ -90,20 +90,27 @@ class State:
             if not is_held(self._run_lock(run_id)):
                 self._run_lock(run_id).unlink(missing_ok=True)
 
+    def claim_job(self, name: str, holder: RunId) -> Claim:
+        """Be the one run, of all processes, of this job.
+
+        Raises: Conflict naming the run that is, StateError.
+        """
+        return self._claim(self.path / "jobs" / f"{name}.lock", holder, f"job {name} is being executed")
+
     def claim_vm(self, vm_id: VmId, holder: RunId) -> Claim:
         """Be the one run, of all jobs and processes, that works on this VM.
 
         Raises: Conflict naming the run that does, StateError.
         """
-        path = self.path / "vms" / f"{hashlib.sha256(vm_id.encode()).hexdigest()}.lock"
+        file_name = f"{hashlib.sha256(vm_id.encode()).hexdigest()}.lock"
+        return self._claim(self.path / "vms" / file_name, holder, "this VM is being worked on")
+
+    def _claim(self, path: Path, holder: RunId, taken: str) -> Claim:
         with _translated(self.path):
             held = claim(path, holder)
             other = "" if held else read_note(path)
         if held is None:
-            raise Conflict(
-                f"run {other} is working on this VM" if other else "another run is working on this VM",
-                hint="wait for it to end: a VM is worked on by one run at a time",
-            )
+            raise Conflict(f"{taken} by run {other}" if other else taken, hint="wait for that run to end")
         return held
 
     @property

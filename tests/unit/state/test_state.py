@@ -58,7 +58,7 @@ def test_processes_that_open_a_new_directory_at_once_agree_on_one_identity(tmp_p
     with ThreadPoolExecutor(8) as threads:
         opened = list(threads.map(State.open, [tmp_path / "state"] * 8))
     assert len({state.installation for state in opened}) == 1
-    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["installation", "runs", "vms"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["installation", "jobs", "runs", "vms"]
 
 
 def test_nobody_else_may_read_the_state(state: State) -> None:
@@ -112,6 +112,12 @@ def test_a_vm_is_worked_on_by_one_run_and_the_second_is_told_which(
     with pytest.raises(Conflict, match=RUN):
         state.claim_vm(VM, OTHER)
     state.claim_vm(VmId("vcenter/web02"), OTHER).release()
+
+
+def test_a_job_has_one_run_at_a_time(state: State) -> None:
+    with state.claim_job("nightly", RUN), pytest.raises(Conflict, match=f"job nightly is being executed by run {RUN}"):
+        state.claim_job("nightly", OTHER)
+    state.claim_job("nightly", OTHER).release()
 
 
 def test_two_runs_of_one_process_do_not_share_a_vm_either(state: State) -> None:

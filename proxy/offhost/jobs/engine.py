@@ -1,0 +1,31 @@
+"""What the runner needs from whoever backs up VMs."""
+
+from typing import Protocol
+
+from offhost.backup.report import VmPlan, VmReport
+from offhost.ids import RunId
+from offhost.jobs.spec import JobSpec
+from offhost.vsphere.values import Vm
+
+
+class VmEngine(Protocol):
+    """Selects, plans and backs up VMs. Safe for many VMs at once on one event loop."""
+
+    async def select(self, job: JobSpec) -> list[Vm]:
+        """The VMs the job means, now.
+
+        Raises: OffhostError when the inventory cannot be read.
+        """
+        ...
+
+    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+        """Back up one VM. Its failure is in the report; only cancellation is raised, after the clean-up."""
+        ...
+
+    async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
+        """What `back_up` would do to each disk, touching nothing."""
+        ...
+
+    async def remove_leftovers(self) -> list[str]:
+        """Remove what dead runs of this installation left in vSphere; says what was removed, a line each."""
+        ...

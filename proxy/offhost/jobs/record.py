@@ -1,0 +1,34 @@
+"""From what the engine reports to what the catalog keeps."""
+
+from dataclasses import asdict
+
+from offhost.backup.report import Problem, VmReport
+from offhost.catalog import DiskRow, ProblemRow, VmRow
+from offhost.errors import OffhostError
+
+
+def vm_row(report: VmReport) -> VmRow:
+    """A VM's report as the catalog's row."""
+    return VmRow(
+        vm=report.vm,
+        vm_id=report.vm_id,
+        point=report.point,
+        consistency=report.consistency,
+        disks=tuple(DiskRow(**asdict(disk)) for disk in report.disks),
+        warnings=report.warnings,
+        problem=problem_row(report.problem),
+        started=report.started,
+        ended=report.ended,
+    )
+
+
+def problem_row(problem: Problem | None) -> ProblemRow | None:
+    """A problem as the catalog's row."""
+    return ProblemRow(problem.code, problem.message, problem.hint) if problem else None
+
+
+def problem_of(error: Exception) -> Problem:
+    """An error as a value. One that is not ours is a fault of offhost, and says so."""
+    if isinstance(error, OffhostError):
+        return Problem(error.code, str(error), error.hint)
+    return Problem("internal", f"offhost failed: {type(error).__name__}: {error}", "the log has the details; report it")

@@ -1,0 +1,24 @@
+"""Which VMs a job means. Pure: the inventory in, the chosen out."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from offhost.jobs.spec import JobSpec, Rule
+from offhost.vsphere.values import Vm
+
+
+def selected(job: JobSpec, vms: Iterable[Vm]) -> list[Vm]:
+    """The VMs that a rule of `include` names and none of `exclude` does, in the order of their names."""
+    chosen = (vm for vm in vms if _named(vm, job.include) and not _named(vm, job.exclude))
+    return sorted(chosen, key=lambda vm: (vm.name, vm.id))
+
+
+def _named(vm: Vm, rules: Iterable[Rule]) -> bool:
+    return any(_matches(vm, rule) for rule in rules)
+
+
+def _matches(vm: Vm, rule: Rule) -> bool:
+    if rule.name is not None:
+        return fnmatchcase(vm.name, rule.name)
+    assert rule.folder is not None
+    return f"{vm.folder}/".startswith(f"{rule.folder.rstrip('/')}/")

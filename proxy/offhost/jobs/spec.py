@@ -1,0 +1,47 @@
+"""What a job is, as a value: the runner and the engines take this and never see the configuration."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from offhost.config.cron import CronLine
+from offhost.vsphere.values import QuiescePolicy
+
+Trigger = Literal["schedule", "rest", "cli"]
+"""What started a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Names VMs by a pattern (`*`, `?`, `[…]`, exact case), or by a folder and all beneath it; one of them is set."""
+
+    name: str | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a job is due by itself."""
+
+    cron: CronLine
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job: which VMs, how, and into which repository."""
+
+    name: str
+    vcenter: str
+    repository: str
+    include: tuple[Rule, ...]
+    exclude: tuple[Rule, ...] = ()
+    mode: Literal["full", "incremental"] = "incremental"
+    quiesce: QuiescePolicy = field(default_factory=QuiescePolicy)
+    transports: tuple[str, ...] = ("datastore", "https")
+    """The preferred first."""
+    timing: Timing | None = None
+    """None: it runs only when told to."""
+    vms: int | None = None
+    """How many of its VMs at once; None: as many as the proxy."""
+    vms_per_datastore: int | None = None
+    """How many VMs, of any job, may be under way on a datastore when one of this job's begins there."""

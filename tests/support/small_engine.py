@@ -1,0 +1,99 @@
+"""An engine without vSphere: VMs that a test names, whose backups end as the test says."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from offhost.backup.report import DiskPlan, DiskReport, Problem, VmPlan, VmReport
+from offhost.ids import DiskKey, RunId, VmId
+from offhost.jobs.selection import selected
+from offhost.jobs.spec import JobSpec, Rule
+from offhost.vsphere.values import Vm
+
+
+def vm(name: str, *, folder: str = "/DC0/vm", datastores: tuple[str, ...] = ("ds1",)) -> Vm:
+    return Vm(
+        id=VmId(f"vc/{name}"),
+        moref=f"vm-{name}",
+        name=name,
+        folder=folder,
+        power="on",
+        template=False,
+        host="esx1",
+        datastores=datastores,
+        change_tracking=True,
+        consolidation_needed=False,
+    )
+
+
+def job(name: str = "nightly", **values: object) -> JobSpec:
+    base: dict[str, object] = {"vcenter": "main", "repository": "main", "include": (Rule(name="*"),)}
+    return JobSpec(name=name, **{**base, **values})  # type: ignore[arg-type]  # tests name fields by keyword
+
+
+def report(of: Vm, *, problem: Problem | None = None, warnings: tuple[str, ...] = ()) -> VmReport:
+    disk = DiskReport(
+        key=DiskKey("scsi0:0"),
+        label="Hard disk 1",
+        capacity_bytes=1024,
+        mode="incremental",
+        reason=None,
+        transport="datastore",
+        refused=(),
+        changed_bytes=512,
+        read_bytes=512,
+        new_bytes=256,
+        stored_bytes=128,
+        host_bytes=0,
+    )
+    return VmReport(
+        vm=of.name,
+        vm_id=of.id,
+        point=None if problem else "f" * 32,
+        consistency=None if problem else "crash",
+        disks=() if problem else (disk,),
+        warnings=warnings,
+        problem=problem,
+        started="2026-01-01T00:00:00Z",
+        ended="2026-01-01T00:00:01Z",
+    )
+
+
+@dataclass
+class SmallEngine:
+    """Backs up nothing, and notes what it was asked."""
+
+    vms: list[Vm] = field(default_factory=lambda: [vm("web01"), vm("web02")])
+    endings: dict[str, Callable[[Vm], VmReport]] = field(default_factory=dict)
+    """What becomes of a VM, by its name; it is backed up where nothing is said."""
+    gate: asyncio.Event | None = None
+    """When set, every backup waits for it."""
+    under_way: set[str] = field(default_factory=set)
+    most_at_once: int = 0
+    cleaned_up: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    refuses: Exception | None = None
+
+    async def select(self, job: JobSpec) -> list[Vm]:
+        if self.refuses is not None:
+            raise self.refuses
+        return selected(job, self.vms)
+
+    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+        self.under_way.add(vm.name)
+        self.most_at_once = max(self.most_at_once, len(self.under_way))
+        try:
+            await (self.gate.wait() if self.gate else asyncio.sleep(0))
+            return self.endings.get(vm.name, report)(vm)
+        finally:
+            await asyncio.sleep(0)
+            self.under_way.discard(vm.name)
+            self.cleaned_up.append(vm.name)
+
+    async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
+        disk = DiskPlan(DiskKey("scsi0:0"), "Hard disk 1", 1024, "full", "no earlier point", "datastore", ())
+        return VmPlan(vm.name, vm.id, (disk,), None)
+
+    async def remove_leftovers(self) -> list[str]:
+        removed, self.leftovers = self.leftovers, []
+        return removed
