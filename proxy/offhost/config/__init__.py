@@ -7,7 +7,7 @@ are used for; engines take values of their own and never see this room.
 from offhost.config.cron import CronLine
 from offhost.config.job import Job, Rule, Schedule
 from offhost.config.load import Configuration, load
-from offhost.config.proxy import Datastore, Proxy, Repository, VCenter
+from offhost.config.proxy import Datastore, Limits, Listen, Repository, VCenter
 from offhost.config.secret import Secret
 
 __all__ = [
@@ -15,7 +15,8 @@ __all__ = [
     "CronLine",
     "Datastore",
     "Job",
-    "Proxy",
+    "Limits",
+    "Listen",
     "Repository",
     "Rule",
     "Schedule",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from offhost.config.job import Job
 from offhost.config.mistakes import mistakes
-from offhost.config.proxy import Proxy
+from offhost.config.proxy import Datastore, Limits, Listen, Proxy, Repository, VCenter
 from offhost.config.section import Section
 from offhost.config.yaml import Document, parse
 from offhost.errors import ConfigError, ConfigErrors
@@ -28,7 +28,12 @@ class Configuration:
     """proxy.yaml and its jobs, read and found right."""
 
     file: Path
-    proxy: Proxy
+    state: Path
+    listen: Listen
+    vcenters: Mapping[str, VCenter]
+    datastores: tuple[Datastore, ...]
+    repositories: Mapping[str, Repository]
+    limits: Limits
     jobs: tuple[Job, ...]
 
 
@@ -48,7 +53,16 @@ def load(file: Path) -> Configuration:
     if found:
         raise ConfigErrors(found)
     assert proxy is not None
-    return Configuration(file, proxy, tuple(job for _, job in jobs if job is not None))
+    return Configuration(
+        file=file,
+        state=proxy.state,
+        listen=proxy.listen,
+        vcenters=proxy.vcenters,
+        datastores=proxy.datastores,
+        repositories=proxy.repositories,
+        limits=proxy.limits,
+        jobs=tuple(job for _, job in jobs if job is not None),
+    )
 
 
 def _job_files(directory: Path) -> list[Path]:

@@ -26,10 +26,10 @@ def _loopback(address: str) -> str:
 
 def _thumbprint(text: str) -> str:
     digits = text.replace(":", "")
-    if len(digits) not in (40, 64) or not re.fullmatch(r"[0-9A-Fa-f]+", digits):
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", digits):
         raise wrong(
-            "not a certificate's thumbprint",
-            "SHA-256 or SHA-1 in hexadecimal, in quotes: openssl s_client -connect HOST:443 </dev/null"
+            "not the SHA-256 thumbprint of a certificate",
+            "32 pairs of hexadecimal digits, in quotes: openssl s_client -connect HOST:443 </dev/null"
             " | openssl x509 -noout -fingerprint -sha256",
         )
     return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()

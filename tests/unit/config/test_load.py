@@ -12,12 +12,12 @@ Refusal = Callable[[], list[tuple[str, str | None]]]
 
 def test_right_files_are_read_with_the_documented_defaults(files: Files) -> None:
     configuration = load(files.file)
-    proxy, (job,) = configuration.proxy, configuration.jobs
-    assert (proxy.listen.address, proxy.listen.port) == ("127.0.0.1", 8006)
-    assert proxy.limits.min_free == 0.1
-    assert proxy.repositories["main"].compression == "lz4"
-    assert proxy.repositories["main"].write_check == "full"
-    assert proxy.vcenters["main"].password == Secret("credential", "vc-main")
+    (job,) = configuration.jobs
+    assert (configuration.listen.address, configuration.listen.port) == ("127.0.0.1", 8006)
+    assert configuration.limits.min_free == 0.1
+    assert configuration.repositories["main"].compression == "lz4"
+    assert configuration.repositories["main"].write_check == "full"
+    assert configuration.vcenters["main"].password == Secret("credential", "vc-main")
     assert job.transports == ("datastore", "https")
     assert (job.mode, job.quiesce.policy, job.quiesce.timeout) == ("incremental", "try", 15)
 
@@ -94,6 +94,14 @@ def test_a_vcenter_whose_certificate_nothing_vouches_for_is_refused(files: Files
     files.proxy(PROXY.replace("    ca_file: /etc/offhost/vc.pem\n", ""))
     ((message, _),) = refusal()
     assert message == "proxy.yaml:4:5: vcenters.main: exactly one of thumbprint and ca_file is needed"
+
+
+@pytest.mark.parametrize("thumbprint", ["AB:CD", "AB:" * 19 + "AB", "", "zz" * 32])
+def test_only_a_sha256_thumbprint_pins_a_certificate(files: Files, refusal: Refusal, thumbprint: str) -> None:
+    files.proxy(PROXY.replace("ca_file: /etc/offhost/vc.pem", f'thumbprint: "{thumbprint}"'))
+    ((message, hint),) = refusal()
+    assert message == "proxy.yaml:7:17: vcenters.main.thumbprint: not the SHA-256 thumbprint of a certificate"
+    assert "openssl" in str(hint)
 
 
 def test_a_job_that_names_a_repository_which_is_not_there_is_refused(files: Files, refusal: Refusal) -> None:
