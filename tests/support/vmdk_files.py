@@ -3,6 +3,7 @@
 import random
 import struct
 import subprocess
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,6 +109,45 @@ def sesparse_delta(
     (folder / f"{name}-sesparse.vmdk").write_bytes(body)
     line = f'RW {size_bytes // SECTOR} SESPARSE "{name}-sesparse.vmdk"'
     return describe(folder / f"{name}.vmdk", [line], create_type="seSparse", cid=cid, parent=parent)
+
+
+def stream_optimized(path: Path, content: bytes, replaced: Mapping[int, bytes] | None = None) -> Path:
+    """A stream as VMware's tools write it: the grain directory at the end, found through the footer.
+
+    `replaced` gives the compressed bytes of some grains instead of honest ones.
+    """
+    grain_bytes, table_entries, overhead = 65536, 512, 128
+    sectors = len(content) // SECTOR
+    text = '# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="streamOptimized"\n'
+    text += f'\n# Extent description\nRW {sectors} SPARSE "{path.name}"\n'
+
+    def header(directory: int) -> bytes:
+        fields = (b"KDMV", 3, 0x30001, sectors, 128, 1, 20, table_entries, 0, directory, overhead, 0, b"\n \r\n", 1)
+        return struct.pack("<4sIIQQQQIQQQB4sH", *fields).ljust(SECTOR, b"\0")
+
+    def marker(size_sectors: int, kind: int) -> bytes:
+        return struct.pack("<QII", size_sectors, 0, kind).ljust(SECTOR, b"\0")
+
+    body = bytearray((header(0xFFFFFFFFFFFFFFFF) + text.encode()).ljust(overhead * SECTOR, b"\0"))
+    grains = [content[start : start + grain_bytes] for start in range(0, len(content), grain_bytes)]
+    entries = [0] * (-(-len(grains) // table_entries) * table_entries)
+    for number, grain in enumerate(grains):
+        if any(grain):
+            entries[number] = len(body) // SECTOR
+            packed = (replaced or {}).get(number) or zlib.compress(grain.ljust(grain_bytes, b"\0"))
+            body += struct.pack("<QI", number * grain_bytes // SECTOR, len(packed)) + packed
+            body += bytes(-len(body) % SECTOR)
+    tables: list[int] = []
+    for start in range(0, len(entries), table_entries):
+        body += marker(4, 1)
+        tables.append(len(body) // SECTOR)
+        body += struct.pack(f"<{table_entries}I", *entries[start : start + table_entries])
+    body += marker(1, 2)
+    directory = len(body) // SECTOR
+    body += struct.pack(f"<{len(tables)}I", *tables).ljust(-(-len(tables) * 4 // SECTOR) * SECTOR, b"\0")
+    body += marker(1, 3) + header(directory) + marker(0, 0)
+    path.write_bytes(body)
+    return path
 
 
 def overlay(content: bytes, grains: Grains, grain_bytes: int) -> bytes:

@@ -75,8 +75,8 @@ class Beneath:
     def open(self, name: PurePosixPath) -> PlainFile:
         """Open a regular file by its name relative to the root.
 
-        Raises: DamagedImage when there is none, or a link, a device or a directory is in its place;
-        DiskImageError when it cannot be opened.
+        Raises: DamagedImage when a link, a device or a directory is in its place; DiskImageError when there is no such
+        file, or it cannot be opened.
         """
         path = self.root / name
         try:
@@ -121,7 +121,7 @@ class Beneath:
 def _unopened(path: Path, error: OSError) -> DiskImageError:
     """Why a file could not be opened, with the mend."""
     if error.errno == errno.ENOENT:
-        return DamagedImage(f"{path}: there is no such file", hint="is the datastore mounted, and the disk complete?")
+        return DiskImageError(f"{path}: there is no such file", hint="is the datastore mounted, and the disk complete?")
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return DamagedImage(
             f"{path}: a symbolic link, or not a directory, is on the way to it", hint="links are not followed"

@@ -97,8 +97,8 @@ def directory_bytes(entries: int, entry_bytes: int, name: str) -> int:
 
 
 def check_tables(tables: Places, table_bytes: int, file: ReadAt, name: str) -> Places:
-    """The places of tables, when they all lie within the file. Raises: DamagedImage."""
-    if np.any(tables < 0) or np.any(tables > file.size_bytes - table_bytes):
+    """The places of tables, when all that there are lie within the file. Raises: DamagedImage."""
+    if np.any(tables < 0) or np.any(tables[tables > 0] > file.size_bytes - table_bytes):
         raise DamagedImage(
             f"{name}: the grain directory names a table outside of the file", hint="the file is cut short or damaged"
         )

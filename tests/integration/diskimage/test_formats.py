@@ -6,6 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
+
+from offhost.blockio import read_bytes
+from offhost.diskimage import DiskImage, open_disk
 from support.vmdk_files import (
     COWD_GRAIN,
     SESPARSE_GRAIN,
@@ -17,10 +20,8 @@ from support.vmdk_files import (
     qemu_convert,
     random_grains,
     sesparse_delta,
+    stream_optimized,
 )
-
-from offhost.blockio import read_bytes
-from offhost.diskimage import DiskImage, open_disk
 
 SIZE = 21 * (1 << 20) + 512 * 3
 
@@ -54,6 +55,15 @@ def test_a_disk_of_each_hosted_format_reads_as_what_went_in(tmp_path: Path, subf
     path = qemu_convert(tmp_path / "disk.raw", tmp_path / "disk.vmdk", "vmdk", subformat)
     with open_disk(path) as image:
         assert image.format == subformat
+        check_reads_as(image, content)
+
+
+def test_a_stream_whose_directory_lies_at_its_end_reads_as_what_went_in(tmp_path: Path) -> None:
+    """As ESXi exports disks; qemu-img reads such streams, and writes others."""
+    content = disk_bytes(SIZE, seed=14)
+    path = stream_optimized(tmp_path / "disk.vmdk", content)
+    assert qemu_bytes(path, tmp_path) == content
+    with open_disk(path) as image:
         check_reads_as(image, content)
 
 

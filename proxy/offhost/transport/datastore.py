@@ -1,0 +1,114 @@
+"""The transport `datastore`: the files of a datastore that this proxy has mounted, read without any host.
+
+Owns: finding a disk's files beneath the mount, and the checks that they are those that vSphere means. Does not own:
+reading formats and delta chains (diskimage), nor mounting.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from offhost.diskimage import DiskImage, open_disk
+from offhost.errors import DamagedImage, DiskImageError, GateClosed, TransportUnavailable
+from offhost.transport.contract import OpenDisk, split_path
+from offhost.transport.uncached import DirectFileReadAt, dropping_cache
+from offhost.vsphere.values import Disk, Vm
+
+_MEND_EXPORT = (
+    "on an NFS export the proxy needs no_root_squash or the files' uid, as a service user also CAP_DAC_READ_SEARCH"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a datastore is mounted, and whether it is read past the page cache."""
+
+    path: Path
+    direct_io: bool = False
+
+
+class DatastoreTransport:
+    """Reads disks from mounted datastores, by the datastores' names. Thread-safe: it holds nothing."""
+
+    name = "datastore"
+
+    def __init__(self, mounts: Mapping[str, Mount]) -> None:
+        self._mounts = dict(mounts)
+
+    def refusal(self, vm: Vm, disk: Disk) -> str | None:
+        """Why this transport cannot serve the disk; None when it may."""
+        if disk.backing.encrypted:
+            return "the disk is encrypted: its file holds ciphertext"
+        if disk.backing.kind not in ("flat", "sparse", "sesparse"):
+            return f"a disk of kind {disk.backing.kind} is not a file that can be read"
+        for file in (disk.backing.file, *disk.backing.chain):
+            datastore, _ = split_path(file)
+            if datastore not in self._mounts:
+                return f"the datastore {datastore} of {file} is not mounted on this proxy"
+        return self._unreadable(disk)
+
+    def open(self, vm: Vm, disk: Disk) -> OpenDisk:
+        """Open a disk and all it stands on.
+
+        Raises: TransportUnavailable when files cannot be opened, or are another disk's; DamagedImage when they are
+        cut short or contradict vSphere about the size.
+        """
+        try:
+            image = self._open(disk)
+        except DamagedImage:
+            raise
+        except DiskImageError as error:
+            raise TransportUnavailable(error.message, hint=error.hint) from error
+        try:
+            _check_same(image, disk)
+        except BaseException:
+            image.close()
+            raise
+        return OpenDisk(source=image, transport=self.name, identify=lambda: self._identity(vm, disk))
+
+    def _open(self, disk: Disk) -> DiskImage:
+        datastore, file = split_path(disk.backing.file)
+        mount = self._mounts[datastore]
+        reader = DirectFileReadAt if mount.direct_io else dropping_cache
+        return open_disk(mount.path / file, mount.path, reader=reader)
+
+    def _identity(self, vm: Vm, disk: Disk) -> str:
+        try:
+            with self._open(disk) as image:
+                return image.identity
+        except DiskImageError as error:
+            raise GateClosed(f"{vm.name}: {disk.label} is not there as it was: {error.message}") from error
+
+    def _unreadable(self, disk: Disk) -> str | None:
+        datastore, file = split_path(disk.backing.file)
+        path = self._mounts[datastore].path / file
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return f"{path} is not there: is the datastore {datastore} mounted?"
+        except OSError as error:
+            return f"{path}: {error.strerror}: {_MEND_EXPORT}"
+        os.close(fd)
+        return None
+
+
+def _check_same(image: DiskImage, disk: Disk) -> None:
+    """Raise unless the files opened are those of the disk, as far as both sides tell."""
+    file = disk.backing.file
+    if image.size_bytes != disk.capacity_bytes:
+        raise DamagedImage(f"{file}: holds {image.size_bytes} bytes, vSphere says {disk.capacity_bytes}")
+    datastore, _ = split_path(file)
+    chain = tuple(f"[{datastore}] {level.name}" for level in image.levels)
+    if disk.backing.chain and chain != disk.backing.chain:
+        raise TransportUnavailable(
+            f"{file}: its chain on the mount is {', '.join(chain) or 'a raw file'}, "
+            f"in vSphere {', '.join(disk.backing.chain)}",
+            hint=f"is {datastore} what is mounted there?",
+        )
+    told = (disk.backing.uuid or "").replace("-", "").lower()
+    if told and image.uuid and told != image.uuid:
+        raise TransportUnavailable(
+            f"{file}: the mount has the disk {image.uuid} under that name, vSphere means {told}",
+            hint=f"is {datastore} what is mounted there?",
+        )

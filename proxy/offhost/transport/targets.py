@@ -1,0 +1,247 @@
+"""Where the disks of a restored VM are written: a mounted datastore, or the endpoint's `/folder`.
+
+Owns: creating flat disks and small files of one VM's folder, and removing what it created. Does not own: making the VM
+out of them, nor when to remove: a restore that ends early calls `remove_all`.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, WriteAt, read_bytes
+from offhost.diskimage import flat_name
+from offhost.errors import Conflict, NotFound, OffhostError, TransportError, UsageError
+from offhost.extents import ExtentMap
+from offhost.transport.https import HostBytes, RangedFile, ReadableFolder
+from offhost.transport.uncached import dropping_cache
+
+_SPAN_BYTES = 32 << 20
+_UPLOAD_BYTES = 4 << 20
+_WRITERS = 2
+
+Progress = Callable[[int], None]
+"""Told how many bytes more are done, holes included; one call at a time, from any thread."""
+
+
+class RestoreTarget(Protocol):
+    """The folder of one VM that is being restored. Synchronous."""
+
+    def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
+        """Write a whole flat disk: the bytes, then the descriptor `name`. On return all of it is durable.
+
+        Raises: Conflict when a file of that name is there; TransportError; what reading the source raises.
+        """
+        ...
+
+    def read_back(self, name: str, size_bytes: int) -> ReadAt:
+        """A disk that was written, to be compared; the caller closes it."""
+        ...
+
+    def put_file(self, name: str, content: bytes) -> None:
+        """Write a small file. Raises: Conflict, TransportError."""
+        ...
+
+    def remove_all(self) -> None:
+        """Remove what this target created, and nothing else; idempotent. Raises: TransportError at its end."""
+        ...
+
+
+class DatastoreTarget:
+    """A VM's folder on a mounted datastore. The folder is made when it is not there."""
+
+    def __init__(self, mount: Path, folder: str) -> None:
+        """`folder` is the plain name of a folder in the mount. Raises: UsageError for anything else."""
+        self.folder = mount / _plain(folder)
+        self._created: list[Path] = []
+        self._made_folder = False
+
+    def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
+        """Write the disk sparse, by two threads, and flush it before its descriptor appears."""
+        path = self._new(flat_name(name))
+        with _translating(path), ExitStack() as stack:
+            target = FileWriteAt.create(path, source.size_bytes)
+            stack.callback(target.close)
+            self._created.append(path)
+            copy_allocated(source, target, progress)
+            target.sync()
+        self.put_file(name, descriptor.encode())
+
+    def read_back(self, name: str, size_bytes: int) -> ReadAt:
+        """The disk's bytes from the storage, not from the page cache."""
+        path = self.folder / flat_name(name)
+        with _translating(path):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return SliceReadAt(dropping_cache(fd, str(path)), 0, size_bytes)
+
+    def put_file(self, name: str, content: bytes) -> None:
+        """Write, flush, and flush the folder."""
+        path = self._new(name)
+        with _translating(path), ExitStack() as stack:
+            target = FileWriteAt.create(path, len(content))
+            stack.callback(target.close)
+            self._created.append(path)
+            target.write_at(0, content)
+            target.sync()
+            _sync_folder(self.folder)
+
+    def remove_all(self) -> None:
+        """Remove the files created, and the folder where it was made and is empty."""
+        with _translating(self.folder):
+            while self._created:
+                self._created[-1].unlink(missing_ok=True)
+                self._created.pop()
+            if self._made_folder:
+                with suppress(OSError):  # somebody else's file is in it by now
+                    self.folder.rmdir()
+                self._made_folder = False
+
+    def _new(self, name: str) -> Path:
+        """The path of a file to be created in the folder, which is there on return."""
+        with _translating(self.folder):
+            try:
+                self.folder.mkdir()
+                self._made_folder = True
+            except FileExistsError:
+                if self.folder.is_symlink() or not self.folder.is_dir():
+                    raise Conflict(f"{self.folder}: is there, and is not a folder") from None
+        return self.folder / _plain(name)
+
+
+class WritableFolder(ReadableFolder, Protocol):
+    """Files on datastores that can be written whole and removed."""
+
+    def upload(self, path: str, size_bytes: int, chunks: Iterator[bytes]) -> None:
+        """Write a file from its beginning to its end."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file. Raises: NotFound."""
+        ...
+
+
+class HttpsTarget:
+    """A VM's folder, which exists, through the endpoint's `/folder`; all bytes go through a host, holes too."""
+
+    def __init__(self, access: WritableFolder, folder: str) -> None:
+        """`folder` as vSphere writes it, `[datastore] folder`."""
+        self._access = access
+        self.folder = folder
+        self._created: list[str] = []
+        self._host_bytes = HostBytes()
+
+    def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
+        """Upload the disk in one request, then its descriptor."""
+        self._upload(flat_name(name), source.size_bytes, _chunks(source, progress))
+        self.put_file(name, descriptor.encode())
+
+    def read_back(self, name: str, size_bytes: int) -> ReadAt:
+        """The disk's bytes, fetched."""
+        return RangedFile(self._access, f"{self.folder}/{flat_name(name)}", size_bytes, self._host_bytes)
+
+    def put_file(self, name: str, content: bytes) -> None:
+        """Upload a small file."""
+        self._upload(name, len(content), iter([content] if content else []))
+
+    def remove_all(self) -> None:
+        """Remove the files created."""
+        failed: list[str] = []
+        for path in self._created:
+            try:
+                self._access.remove(path)
+            except NotFound:
+                continue
+            except OffhostError as error:
+                failed.append(f"{path}: {error.message}")
+        self._created.clear()
+        if failed:
+            raise TransportError(f"could not be removed: {'; '.join(failed)}", hint="remove these files by hand")
+
+    def _upload(self, name: str, size_bytes: int, chunks: Iterator[bytes]) -> None:
+        path = f"{self.folder}/{name}"
+        with suppress(NotFound):
+            self._access.file_size(path)
+            raise Conflict(f"{path}: is there already", hint="choose another name for the VM, or remove the file")
+        self._created.append(path)  # before: an upload that breaks off may leave a part of the file
+        self._access.upload(path, size_bytes, chunks)
+
+
+def _chunks(source: ReadAt, progress: Progress) -> Iterator[bytes]:
+    for start in range(0, source.size_bytes, _UPLOAD_BYTES):
+        length = min(_UPLOAD_BYTES, source.size_bytes - start)
+        yield read_bytes(source, start, length)
+        progress(length)
+
+
+def copy_allocated(source: ReadAt, target: WriteAt, progress: Progress) -> None:
+    """Copy what is not a hole of `source` into `target`, which is as large and reads as zeros.
+
+    Two threads; each byte is written once at most. Raises: the first error of either.
+    """
+    allocated = source.allocated()
+    starts = iter(range(0, source.size_bytes, _SPAN_BYTES))
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        buffer = memoryview(bytearray(min(_SPAN_BYTES, source.size_bytes)))
+        while not stop.is_set():
+            with lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            end = min(start + _SPAN_BYTES, source.size_bytes)
+            try:
+                _copy_span(source, target, allocated.clip(start, end), buffer)
+            except BaseException:
+                stop.set()
+                raise
+            with lock:
+                progress(end - start)
+
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="restore-write") as pool:
+        writers = [pool.submit(work) for _ in range(_WRITERS)]
+    for writer in writers:
+        writer.result()
+
+
+def _copy_span(source: ReadAt, target: WriteAt, allocated: ExtentMap, buffer: memoryview) -> None:
+    """One read from the first to the last byte that counts, and a write for each extent."""
+    extents = list(allocated)
+    if not extents:
+        return
+    start = extents[0].start
+    source.read_into(start, buffer[: extents[-1].end - start])
+    for extent in extents:
+        target.write_at(extent.start, buffer[extent.start - start : extent.end - start])
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """A scope in which an OSError becomes what an operator understands."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise Conflict(
+            f"{path}: is there already", hint="choose another name for the VM, or remove the file"
+        ) from error
+    except OSError as error:
+        raise TransportError(
+            f"{path}: {error.strerror}", hint="is the datastore mounted, writable, and not full?"
+        ) from error
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
+        raise UsageError(f"{name!r} is not a plain name for a file or folder on a datastore")
+    return name
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
