@@ -85,6 +85,13 @@ class StateError(OffhostError):
     code = "state"
 
 
+class Stopped(OffhostError):
+    """Work was told to stop before its end: a cancelled run."""
+
+    code = "stopped"
+    exit_code = 130
+
+
 class VSphereError(OffhostError):
     """vCenter or a host refused or failed a call."""
 

@@ -1,77 +1,22 @@
 """The copy of one disk into a session: span by span, in worker threads.
 
-Owns: which spans are read, read in full or by their changes, kept; the threads and their buffers.
+Owns: which spans are read in full, by their changes, or kept.
 Does not own: what changed (the caller knows), cutting and compression (chunking), the map's form (repository).
 """
 
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from offhost.blockio import ReadAt
 from offhost.chunking.spans import SPAN_BYTES, Chunking, StoredSpan, store_changes, store_span
-from offhost.errors import Conflict, SessionFenced
+from offhost.chunking.workers import SpanWorkers, touched_spans
+from offhost.errors import SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.repository.diskmap import DiskMap, DiskMapRef, DiskMapWriter
 from offhost.repository.session import WriteSession
 
 _SETTLE_ATTEMPTS = 3
-
-
-class Stopped(Conflict):
-    """The copy was told to stop."""
-
-    code = "stopped"
-
-
-class SpanWorkers:
-    """The threads that copy spans, for all disks of the process, each with a buffer of one span.
-
-    More threads than processors gain nothing: reading, hashing and compressing release the interpreter's lock, and
-    what is left is bound by it.
-    """
-
-    def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or max(os.cpu_count() or 1, 2)
-        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="span")
-        self._local = threading.local()
-
-    def buffer(self) -> memoryview:
-        """This thread's span of memory."""
-        if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(SPAN_BYTES))
-        buffer: memoryview = self._local.buffer
-        return buffer
-
-    def each(self, spans: Sequence[int], work: Callable[[int], None], stop: threading.Event) -> None:
-        """Do `work` for every span; the first error stops the rest. Returns when no thread is at it any more.
-
-        Raises: what `work` raised; Stopped once `stop` is set.
-        """
-        failed = threading.Event()
-
-        def guarded(span: int) -> None:
-            if stop.is_set() or failed.is_set():
-                return
-            try:
-                work(span)
-            except BaseException:
-                failed.set()
-                raise
-
-        pending: list[Future[None]] = [self._executor.submit(guarded, span) for span in spans]
-        wait(pending, return_when=FIRST_EXCEPTION)
-        wait(pending)
-        for future in pending:
-            future.result()
-        if stop.is_set():
-            raise Stopped("the copy was stopped")
-
-    def close(self) -> None:
-        """End the threads."""
-        self._executor.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +57,7 @@ class DiskCopy:
         """Copy. Raises: ReadFailed and what the source raises; NoSpace, IntegrityError; Stopped."""
         size = self.source.size_bytes
         wanted = (self.source.allocated() if self.areas is None else self.areas).clip(0, size)
-        spans = _spans(wanted)
+        spans = touched_spans(wanted)
         if self.areas is not None:
             for span in set(range(len(self._writer))).difference(spans):
                 self._writer.keep(span)
@@ -165,14 +110,6 @@ def settle(session: WriteSession, copies: Sequence[DiskCopy], stop: threading.Ev
         for copy in copies:
             copy.run(stop)
     raise SessionFenced("other backups in this process keep failing with chunks that this one needs")
-
-
-def _spans(wanted: ExtentMap) -> list[int]:
-    """The spans that the extents touch, ascending."""
-    spans: dict[int, None] = {}
-    for extent in wanted:
-        spans.update(dict.fromkeys(range(extent.start // SPAN_BYTES, -(-extent.end // SPAN_BYTES))))
-    return list(spans)
 
 
 def _relative(wanted: ExtentMap, start: int, end: int) -> ExtentMap:

@@ -10,6 +10,15 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.errors import Stopped
+from offhost.extents import ExtentMap
+
+
+def touched_spans(extents: ExtentMap) -> list[int]:
+    """The spans that extents of a disk touch, ascending."""
+    spans: dict[int, None] = {}
+    for extent in extents:
+        spans.update(dict.fromkeys(range(extent.start // SPAN_BYTES, -(-extent.end // SPAN_BYTES))))
+    return list(spans)
 
 
 class SpanWorkers:
@@ -58,3 +67,9 @@ class SpanWorkers:
     def close(self) -> None:
         """End the threads."""
         self._executor.shutdown()
+
+    def __enter__(self) -> "SpanWorkers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

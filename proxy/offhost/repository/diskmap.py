@@ -30,7 +30,7 @@ from offhost.repository.reading import PackReader
 DISK_LIMIT_BYTES = 64 << 40
 PAGE_SPANS = 1024
 
-_SLOT = 64
+_SLOT = 68
 _HOLE = bytes(_SLOT)
 _EMPTY = SpanMap.of([])
 
@@ -40,6 +40,8 @@ class DiskMapRef:
     """What a manifest says of a disk's map."""
 
     size_bytes: int
+    data_bytes: int
+    """What the disk holds besides holes: for statistics only."""
     cutter: str
     pages: tuple[ChunkId, ...]
     root: bytes
@@ -79,12 +81,12 @@ class DiskMap:
         return len(self._slots)
 
     def slot(self, span: int) -> bytes:
-        """A span's digest and leaf id; 64 zero bytes for a hole."""
+        """A span's digest, leaf id and data bytes; all zeros for a hole."""
         return self._slots[span]
 
     def leaf(self, span: int) -> ChunkId | None:
         """The chunk that holds a span's leaf, None for a hole."""
-        return None if self._slots[span] == _HOLE else ChunkId(self._slots[span][32:])
+        return None if self._slots[span] == _HOLE else ChunkId(self._slots[span][32:64])
 
     def span(self, span: int) -> SpanMap:
         """A span's chunks, checked against its digest."""
@@ -168,7 +170,8 @@ class DiskMapWriter:
         if base and base.slot(span)[:32] == digest:
             self._slots[span] = base.slot(span)
         else:
-            self._slots[span] = digest + self._store(Kind.LEAF, self._leaf(span, entries, base))
+            leaf = self._store(Kind.LEAF, self._leaf(span, entries, base))
+            self._slots[span] = digest + leaf + entries.data_bytes.to_bytes(4, "little")
 
     def _leaf(self, span: int, entries: SpanMap, base: DiskMap | None) -> bytes:
         keyframe = encode_keyframe(entries)
@@ -183,4 +186,5 @@ class DiskMapWriter:
         starts = range(0, len(self._slots), PAGE_SPANS)
         pages = [self._store(Kind.PAGE, b"".join(self._slots[at : at + PAGE_SPANS])) for at in starts]
         root = _root(self.size_bytes, self.cutter, self._slots, self._key)
-        return DiskMapRef(self.size_bytes, self.cutter, tuple(pages), root)
+        data_bytes = sum(int.from_bytes(slot[64:], "little") for slot in self._slots)
+        return DiskMapRef(self.size_bytes, data_bytes, self.cutter, tuple(pages), root)

@@ -154,6 +154,16 @@ class Index:
         with self._lock:
             return frozenset(self._listed - self._gone)
 
+    def chunks_of(self, pack: str) -> set[ChunkId]:
+        """What a pack is known to hold."""
+        with self._lock:
+            found = {chunk for chunk, at in self._recent.items() if at.pack == pack}
+            for segment in self._segments:
+                if pack in segment.packs:
+                    rows = segment.entries[segment.entries["pack"] == segment.packs.index(pack)]
+                    found.update(ChunkId(row) for row in rows["id"].tolist())
+            return found
+
     def totals(self) -> tuple[int, int]:
         """Distinct chunks that exist: their number and plain bytes."""
         with self._lock:

@@ -103,6 +103,7 @@ def _disk_to_json(disk: PointDisk) -> dict[str, Any]:
         "key": disk.key,
         "label": disk.label,
         "size_bytes": disk.map.size_bytes,
+        "data_bytes": disk.map.data_bytes,
         "cutter": disk.map.cutter,
         "pages": [page.hex() for page in disk.map.pages],
         "root": disk.map.root.hex(),
@@ -149,5 +150,11 @@ def _disk_from_json(value: dict[str, Any]) -> PointDisk:
     size = int(value["size_bytes"])
     if not 0 <= size <= DISK_LIMIT_BYTES:
         raise ValueError(f"a disk of {size} bytes")
-    ref = DiskMapRef(size, str(value["cutter"]), tuple(map(_chunk, value["pages"])), bytes.fromhex(value["root"]))
+    ref = DiskMapRef(
+        size_bytes=size,
+        data_bytes=int(value["data_bytes"]),
+        cutter=str(value["cutter"]),
+        pages=tuple(map(_chunk, value["pages"])),
+        root=bytes.fromhex(value["root"]),
+    )
     return PointDisk(DiskKey(str(value["key"])), str(value["label"]), ref, dict(value["source"]))

@@ -61,12 +61,13 @@ class Points:
         return self._ordered(f"points/{self._keyring.vm_folder(vm)}/")
 
     def _ordered(self, prefix: str) -> list[Manifest]:
-        dead = self._dead()
+        dead = self.gone()
         names = [item.name for item in self._backend.list(prefix)]
         found = (self._read(name) for name in names if name.rpartition("/")[2] not in dead)
         return sorted((point for point in found if point), key=lambda point: (point.vm_id, point.order))
 
-    def _dead(self) -> set[str]:
+    def gone(self) -> set[str]:
+        """The points that were forgotten or swept, by id."""
         forgotten = (item.name.partition("marks/forgotten-")[2] for item in self._backend.list("marks/"))
         return {sid for sid in forgotten if sid} | read_graves(self._backend, self._keyring).swept_points
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import groupby
 
 from offhost.backend.contract import Backend
-from offhost.errors import ChunkCorrupt, IntegrityError, ObjectNotFound, PackCorrupt
+from offhost.errors import ChunkCorrupt, ObjectNotFound, PackCorrupt
 from offhost.ids import ChunkId
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
@@ -72,15 +72,9 @@ class PackReader:
             sealed = data[at.offset - start : at.offset - start + at.stored]
             yield chunk, cipher.open_chunk(chunk, at, sealed, id_key)
 
-    def damaged(self, chunks: Sequence[ChunkId], kind: Kind) -> list[IntegrityError]:
-        """What is wrong with any of these chunks, each tried by itself."""
-        errors: list[IntegrityError] = []
-        for chunk in chunks:
-            try:
-                self.read_one(chunk, kind)
-            except IntegrityError as error:
-                errors.append(error)
-        return errors
+    def id_key(self, kind: Kind) -> bytes:
+        """What ids of this kind are keyed with."""
+        return self._id_keys[kind]
 
 
 def _by_place(place: tuple[Location, ChunkId]) -> tuple[str, int]:

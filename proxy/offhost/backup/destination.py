@@ -1,0 +1,44 @@
+"""Where backups go: a repository, and how chunks are made for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from offhost.chunking.compress import Compression
+from offhost.chunking.pages import PageCutter
+from offhost.chunking.spans import Chunking, CompressedChunk, identify
+from offhost.chunking.stream import StreamCutter
+from offhost.chunking.workers import SpanWorkers
+from offhost.repository.manifest import PointFile
+from offhost.repository.packer import WriteCheck
+from offhost.repository.repository import Repository
+from offhost.repository.session import WriteSession
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An open repository with the settings that backups use it by."""
+
+    repository: Repository
+    workers: SpanWorkers
+    compression: Compression = field(default_factory=Compression)
+    write_check: WriteCheck = "full"
+    chunking: Chunking = field(init=False)
+
+    def __post_init__(self) -> None:
+        chunking = Chunking(
+            PageCutter(self.repository.config.cut_secret), self.repository.keyring.id_key, self.compression
+        )
+        object.__setattr__(self, "chunking", chunking)
+
+    def store_files(self, session: WriteSession, files: Mapping[str, bytes]) -> tuple[PointFile, ...]:
+        """Small files, through the stream cutter: nothing in them is aligned."""
+        return tuple(self._store_file(session, name, content) for name, content in sorted(files.items()))
+
+    def _store_file(self, session: WriteSession, name: str, content: bytes) -> PointFile:
+        data = memoryview(content)
+        pieces = [data[start : start + length] for start, length in StreamCutter().cut(data)] if content else []
+        ids = [identify(piece, self.chunking.id_key) for piece in pieces]
+        for at in session.missing(ids, [len(piece) for piece in pieces]):
+            codec, packed = self.compression.compress(pieces[at])
+            session.put(CompressedChunk(ids[at], codec, len(pieces[at]), packed, pieces[at]))
+        return PointFile(name, len(content), tuple(ids))

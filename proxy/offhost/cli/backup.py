@@ -1,0 +1,82 @@
+"""`offhost backup …`: once, without a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from offhost.cli.invocation import Invocation, json_option
+from offhost.cli.output import note, say, say_json, size
+from offhost.cli.progress import shown
+from offhost.cli.repository import interruptible, opened
+
+if TYPE_CHECKING:
+    from offhost.backup.report import VmReport
+
+
+@click.group()
+def backup() -> None:
+    """Back up a disk image, or a VM, once and without a job."""
+
+
+@backup.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What the restore points are listed under.")
+@click.option(
+    "--write-check",
+    type=click.Choice(["full", "sample", "off"]),
+    default="full",
+    show_default=True,
+    help="How many chunks are opened again and compared before their pack is stored.",
+)
+@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@json_option
+@click.pass_obj
+def image(
+    invocation: Invocation,
+    *,
+    files: tuple[Path, ...],
+    name: str,
+    write_check: Literal["full", "sample", "off"],
+    compression: Literal["lz4", "zstd", "none"],
+) -> None:
+    """Back up raw or VMDK disks, or a folder with a VM's .vmx and .vmdk files.
+
+    The second time under the same name, only new content is stored.
+    """
+    from offhost.backup.destination import Destination
+    from offhost.backup.image import ImageBackup
+    from offhost.chunking.compress import Codec, Compression
+    from offhost.chunking.workers import SpanWorkers
+    from offhost.clock import SystemClock
+
+    codec = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD, "none": Codec.RAW}[compression]
+    with (
+        interruptible() as stop,
+        opened(invocation) as repository,
+        SpanWorkers() as workers,
+        shown(quiet=invocation.json) as progress,
+    ):
+        destination = Destination(repository, workers, Compression(codec), write_check)
+        report = ImageBackup(destination, name, SystemClock(), progress, stop).run(files)
+    print_report(report, as_json=invocation.json)
+
+
+def print_report(report: VmReport, *, as_json: bool) -> None:
+    """What a backup did, disk by disk."""
+    if as_json:
+        say_json(report)
+        return
+    for disk in report.disks:
+        say(f"{report.vm}: {disk.label} ({size(disk.capacity_bytes)}), {disk.mode}, read over {disk.transport}")
+        if disk.reason:
+            say(f"  {disk.reason}")
+        changed = f"{size(disk.changed_bytes)} changed, " if disk.changed_bytes is not None else ""
+        say(f"  {changed}{size(disk.read_bytes)} read, {size(disk.new_bytes)} new, {size(disk.stored_bytes)} stored")
+        say(f"  {size(disk.host_bytes)} went through an ESX host")
+    for warning in report.warnings:
+        note(f"warning: {warning}")
+    if report.point:
+        say(f"restore point {report.point} of {report.vm} ({report.consistency}-consistent)")

@@ -1,0 +1,65 @@
+"""Progress: bars on a terminal, now and then a plain line in a pipe. On standard error, beside the result."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from offhost.cli.output import note, size
+
+_LINE_EVERY = 0.25
+
+
+class Progress(Protocol):
+    """Told what is worked on, bytes done and bytes in all. Safe to call from any thread."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show it."""
+        ...
+
+
+@contextmanager
+def shown(*, quiet: bool = False) -> Iterator[Progress]:
+    """A way to show progress, for as long as the scope lasts."""
+    if quiet:
+        yield lambda *_: None
+    elif sys.stderr.isatty():
+        yield from _bars()
+    else:
+        yield _lines()
+
+
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        lock = threading.Lock()
+        tasks = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            with lock:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what)
+                bars.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+def _lines() -> Progress:
+    lock = threading.Lock()
+    said: dict[str, float] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        share = done / total if total else 1.0
+        with lock:
+            if share - said.get(what, 0.0) >= _LINE_EVERY or (done == total and said.get(what) != share):
+                said[what] = share
+                note(f"{what}: {size(done)} of {size(total)}")
+
+    return show

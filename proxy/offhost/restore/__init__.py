@@ -1,0 +1,1 @@
+"""The ways back: a disk, a VM."""
