@@ -1,4 +1,4 @@
-"""The gate before commit: is what was read still what was frozen?
+"""The gate before commit, which asks whether what was read is still what was frozen.
 
 Owns: the comparison of a snapshot's disks as they were recorded with what they are now. Pure. A difference means that
 somebody removed our snapshot, or that storage vMotion moved the disk: the bytes read since may be of two moments.

@@ -60,8 +60,7 @@ class HeldSnapshot:
 
         Raises: TransportUnavailable with every transport's reason.
         """
-        opened = await in_thread(self._open, disk)
-        return opened
+        return await in_thread(self._open, disk)
 
     async def changed(self, disk: Disk, base_change_id: str) -> ChangedBlocks:
         """What changed on a disk since a base. Raises: ChangeTrackingInvalid with the reason for a full read."""

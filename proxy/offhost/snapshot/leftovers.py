@@ -61,5 +61,5 @@ async def _removed(vsphere: VSphere, vm: Vm, snapshot: Snapshot, run: RunId) -> 
         _log.info("removed the snapshot that the dead run %s left on %s", run, vm.name)
     except OffhostError as error:
         problem = str(error)
-        _log.error("the snapshot that the dead run %s left on %s stays: %s", run, vm.name, error)  # noqa: TRY400
+        _log.error("the snapshot that the dead run %s left on %s stays: %s", run, vm.name, error)
     return Leftover(vm=vm.name, snapshot=snapshot.moref, run=run, problem=problem)

@@ -23,6 +23,9 @@ from offhost.errors import (
 BROKEN = (OSError, HTTPException, ExpatError)
 """What a connection that breaks, a server that is overloaded (503), or an answer that is cut short raise."""
 
+UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
+"""What an answer that is not as the API describes it makes of its reader, pyVmomi's or ours."""
+
 _QUIESCE = (vim.fault.ApplicationQuiesceFault, vim.fault.FilesystemQuiesceFault)
 
 

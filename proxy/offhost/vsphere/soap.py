@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from pyVmomi import SoapStubAdapter, VmomiSupport, vim, vmodl
 
-from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost
-from offhost.vsphere.faults import BROKEN, broken, translated
+from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost, VSphereError
+from offhost.vsphere.faults import BROKEN, UNREADABLE, broken, translated
 from offhost.vsphere.trust import Endpoint, Trust
 
 T = TypeVar("T")
@@ -80,6 +80,8 @@ class Soap:
             raise translated(fault, f"{self.endpoint.host}: {doing}") from fault
         except BROKEN as error:
             raise broken(error, f"{self.endpoint.host}: {doing}") from error
+        except UNREADABLE as error:
+            raise VSphereError(f"{self.endpoint.host}: {doing}: the answer makes no sense: {error!r}") from error
 
     def live(self) -> Live:
         """The log-in in force, the first one when there is none. Raises: as `renewed`."""
