@@ -100,10 +100,13 @@ def _header(file: ReadAt, name: str) -> _Header:
 def embedded_descriptor(file: ReadAt, name: str) -> bytes:
     """The descriptor inside a sparse VMDK. Raises: UnsupportedImage when there is none."""
     header = _parse(read_metadata(file, 0, _HEADER.size, name), name)
-    if not header.descriptor or not header.descriptor_sectors:
+    content = b""
+    if header.descriptor and header.descriptor_sectors:
+        length = min(header.descriptor_sectors * SECTOR_BYTES, LIMIT_BYTES)
+        content = read_metadata(file, header.descriptor * SECTOR_BYTES, length, name)
+    if not any(content):  # qemu leaves room for one in each file of a disk in several
         raise UnsupportedImage(f"{name}: an extent of a disk, not a disk", hint="name the disk's descriptor instead")
-    length = min(header.descriptor_sectors * SECTOR_BYTES, LIMIT_BYTES)
-    return read_metadata(file, header.descriptor * SECTOR_BYTES, length, name)
+    return content
 
 
 def hosted_piece(file: ReadAt, size_bytes: int, below: ReadAt, name: str) -> Piece:
