@@ -23,7 +23,8 @@ class Dispatcher:
     jobs: Mapping[str, JobSpec]
     runner: Runner
     group: asyncio.TaskGroup
-    _tasks: dict[RunId, "asyncio.Task[None]"] = field(default_factory=dict)
+    _under_way: dict[RunId, tuple[str, "asyncio.Task[None]"]] = field(default_factory=dict)
+    """Each run's job and task."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def job(self, name: str) -> JobSpec:
@@ -45,29 +46,34 @@ class Dispatcher:
             raise Conflict("the daemon is stopping", hint="try again when it has started anew")
         run = await self.runner.begin(job, trigger)
         task = self.group.create_task(self._execute(run), name=f"run {run.id} of {name}")
-        self._tasks[run.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(run.id, None))
+        self._under_way[run.id] = (name, task)
+        task.add_done_callback(lambda _: self._under_way.pop(run.id, None))
         if self._stopping.is_set():
+            await _let_begin()
             task.cancel()
         return run.id
+
+    def under_way(self) -> dict[RunId, str]:
+        """The runs that this daemon is executing, with their jobs' names."""
+        return {run_id: job for run_id, (job, _) in self._under_way.items()}
 
     def cancel(self, run_id: RunId) -> None:
         """Have a run end at its next safe point, its snapshots removed.
 
         Raises: NotFound when this daemon is not executing it.
         """
-        if run_id not in self._tasks:
+        if run_id not in self._under_way:
             raise NotFound(f"run {run_id} is not under way", hint="it may have ended: `offhost runs list`")
-        self._tasks[run_id].cancel()
+        self._under_way[run_id][1].cancel()
 
     async def stop(self) -> None:
         """Start nothing more, cancel what is under way, and wait until all of it has cleaned up."""
         self._stopping.set()
-        await asyncio.sleep(0)  # a task that is cancelled before its first step would leave its record open
-        under_way = list(self._tasks.values())
-        for task in under_way:
+        await _let_begin()
+        tasks = [task for _, task in self._under_way.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _execute(self, run: BegunRun) -> None:
         try:
@@ -76,3 +82,8 @@ class Dispatcher:
             _log.exception("run %s of job %s broke off", run.id, run.job.name)
         else:
             _log.info("run %s of job %s ended: %s", run.id, run.job.name, ended.state)
+
+
+async def _let_begin() -> None:
+    """Let new tasks take their first step: cancelled before it, a run would leave its record open."""
+    await asyncio.sleep(0)
