@@ -1,4 +1,4 @@
-"""offhost's side of the comparison, through its command line; by changed areas, through the library call below it.
+"""offhost's side of the comparison: its command line; and by changed areas, the library below it.
 
 Owns: the commands and what their output says. Does not own: measuring.
 """
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bench.measure import Cost, run
+from offhost.extents import ExtentMap
 
 _PASSPHRASE = "for a throw-away repository of public disks"
 
@@ -16,26 +17,34 @@ class Offhost:
     """One offhost repository, written with one setting of `--write-check`. Its index copies lie beside it."""
 
     def __init__(self, folder: Path, write_check: str) -> None:
-        self._program = Path(sys.executable).with_name("offhost")
+        self._folder = folder
         self._write_check = write_check
         self.repository = folder / "repository"
         self._env = {"OFFHOST_PASSPHRASE": _PASSPHRASE, "XDG_CACHE_HOME": str(folder / "cache")}
         folder.mkdir(parents=True)
-        self._run("repo", "init")
+        self._offhost("repo", "init")
 
-    def _run(self, *arguments: str | Path) -> Cost:
-        options = ("--repo", self.repository, "--write-check", self._write_check)
-        return run([self._program, *options, *arguments], env=self._env)
+    def _offhost(self, *arguments: str | Path) -> Cost:
+        program = Path(sys.executable).with_name("offhost")
+        return run([program, "--repo", self.repository, *arguments], env=self._env)
 
     def backup(self, disk: Path, vm: str) -> Cost:
         """Store a disk as a new point of the VM: the whole disk is read."""
-        return self._run("backup", "image", disk, "--name", vm, "--json")
+        return self._offhost("backup", "image", disk, "--name", vm, "--write-check", self._write_check, "--json")
+
+    def backup_changed(self, disk: Path, vm: str, areas: ExtentMap) -> tuple[Cost, int]:
+        """Store a disk that differs from the VM's last point within `areas` alone; also the bytes read of it."""
+        areas_file = self._folder / "areas.json"
+        areas_file.write_text(json.dumps([(area.start, area.end) for area in areas]))
+        program: list[str | Path] = [sys.executable, "-m", "bench.incremental"]
+        cost = run([*program, self.repository, disk, vm, areas_file], env=self._env)
+        return cost, int(json.loads(cost.output)["read_bytes"])
 
     def restore(self, point: str, target: Path) -> Cost:
         """Write a point's disk, sparse, to a new file."""
-        return self._run("restore", "disk", point, "--to", target)
+        return self._offhost("restore", "disk", point, "--to", target)
 
-    def newest_point(self, vm: str) -> str:
-        """The id of the VM's newest point."""
-        points = json.loads(self._run("points", "list", "--json").output)
-        return str(max((point for point in points if point["vm"] == vm), key=lambda point: point["time"])["id"])
+    def points(self, vm: str) -> list[str]:
+        """The ids of the VM's points, oldest first."""
+        points = json.loads(self._offhost("points", "list", "--json").output)
+        return [str(point["id"]) for point in sorted(points, key=lambda one: str(one["time"])) if point["vm"] == vm]

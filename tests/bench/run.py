@@ -80,17 +80,18 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True)
     arguments = parser.parse_args()
 
-    folder = arguments.corpus or arguments.cache / "corpus"
+    cache = arguments.cache.resolve()
+    folder = arguments.corpus.resolve() if arguments.corpus else cache / "corpus"
     if arguments.corpus is None:
         corpus.build(folder)
     disks = {name: folder / f"{name}.raw" for name in corpus.DISKS}
-    borg = build_borg(arguments.cache)
+    borg = build_borg(cache)
     sittings = []
     for number in range(1, arguments.rounds + 1):
         print(f"bench: sitting {number} of {arguments.rounds}", flush=True)
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.work or arguments.cache) as work:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.work or cache) as work:
             sittings.append(sit(disks, borg, Path(work)))
-    command = f"make bench{f' CORPUS={arguments.corpus.name}' if arguments.corpus else ''} ROUNDS={arguments.rounds}"
+    command = f"make bench{f' CORPUS={folder.name}' if arguments.corpus else ''} ROUNDS={arguments.rounds}"
     arguments.report.write_text(report.render(sittings, command, report.findings(arguments.report)))
     print(f"bench: wrote {arguments.report}")
 
