@@ -6,6 +6,7 @@ Does not own: reading the disk, threads, sealing, what "missing" means, how a sp
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +25,15 @@ SPAN_BYTES = 32 << 20
 """A disk is cut anew at every multiple of this: the unit of parallel work and of a disk map's leaves."""
 
 ID_BYTES = 32
+
+
+def span_buffer() -> memoryview:
+    """Memory for one span, zeroed and page-aligned, to be used again and again.
+
+    Aligned because processors with fast `rep movsb` copy from the page cache at a third of their speed to an address
+    16 bytes into a page, which is where a large bytearray or numpy array begins.
+    """
+    return memoryview(mmap(-1, SPAN_BYTES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-from offhost.chunking.spans import SPAN_BYTES
+from offhost.chunking.spans import SPAN_BYTES, span_buffer
 from offhost.errors import Stopped
 from offhost.extents import ExtentMap
 
@@ -36,7 +36,7 @@ class SpanWorkers:
     def buffer(self) -> memoryview:
         """This thread's span of memory."""
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(SPAN_BYTES))
+            self._local.buffer = span_buffer()
         buffer: memoryview = self._local.buffer
         return buffer
 

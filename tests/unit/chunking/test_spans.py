@@ -16,6 +16,7 @@ from offhost.chunking.spans import (
     ChunkRef,
     CompressedChunk,
     SpanMap,
+    span_buffer,
     store_changes,
     store_span,
     store_stream,
@@ -80,6 +81,13 @@ def test_an_id_is_the_keyed_hash_of_the_plain_bytes() -> None:
     shelf = Shelf()
     store_span(memoryview(a_span()), CHUNKING, shelf)
     assert all(blake3(plain, key=KEY).digest() == chunk for chunk, plain in shelf.chunks.items())
+
+
+def test_memory_for_a_span_begins_at_a_page_and_is_zero() -> None:
+    buffer = np.frombuffer(span_buffer(), np.uint8)
+    assert len(buffer) == SPAN_BYTES
+    assert buffer.ctypes.data % PAGE == 0
+    assert not buffer.any()
 
 
 def test_a_span_seen_before_puts_nothing_and_asks_once() -> None:
