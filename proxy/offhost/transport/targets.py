@@ -24,7 +24,8 @@ _UPLOAD_BYTES = 4 << 20
 _WRITERS = 2
 
 Progress = Callable[[int], None]
-"""Told how many bytes more are done, holes included; one call at a time, from any thread."""
+"""Told how many bytes more are done, holes included; one call at a time, from any thread. What it raises ends the
+writing."""
 
 
 class RestoreTarget(Protocol):
@@ -195,11 +196,11 @@ def copy_allocated(source: ReadAt, target: WriteAt, progress: Progress) -> None:
             end = min(start + _SPAN_BYTES, source.size_bytes)
             try:
                 _copy_span(source, target, allocated.clip(start, end), buffer)
+                with lock:
+                    progress(end - start)
             except BaseException:
                 stop.set()
                 raise
-            with lock:
-                progress(end - start)
 
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="restore-write") as pool:
         writers = [pool.submit(work) for _ in range(_WRITERS)]

@@ -1,0 +1,223 @@
+"""Restored disks on a mounted datastore and through `/folder`."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from offhost.blockio import FileReadAt, ReadAt, read_bytes
+from offhost.diskimage import flat_descriptor, open_disk
+from offhost.errors import Conflict, NotFound, ReadFailed, TransportError, UsageError
+from offhost.extents import Extent, ExtentMap
+from offhost.transport.targets import DatastoreTarget, HttpsTarget, copy_allocated
+from support.vmdk_files import disk_bytes
+
+SIZE = 70 << 20
+DATA = disk_bytes(3 << 20, 1)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[ReadAt]:
+    """A disk of several spans, most of it a hole."""
+    path = tmp_path / "source.raw"
+    with path.open("wb") as file:
+        file.write(DATA)
+        file.seek(33 << 20)
+        file.write(DATA)
+        file.truncate(SIZE)
+    disk = FileReadAt.open(path)
+    yield disk
+    disk.close()
+
+
+def nothing(_count: int) -> None:
+    pass
+
+
+def test_a_disk_is_written_sparse_and_reads_as_a_vmdk(tmp_path: Path, source: ReadAt) -> None:
+    (tmp_path / "ds").mkdir()
+    target = DatastoreTarget(tmp_path / "ds", "web")
+    done: list[int] = []
+    target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, done.append)
+    target.put_file("web.nvram", b"nvram")
+    assert sum(done) == SIZE
+    with open_disk(tmp_path / "ds" / "web" / "web.vmdk") as image:
+        assert read_bytes(image, 0, SIZE) == read_bytes(source, 0, SIZE)
+    assert (tmp_path / "ds" / "web" / "web-flat.vmdk").stat().st_blocks * 512 < 8 << 20
+    back = target.read_back("web.vmdk", SIZE)
+    assert read_bytes(back, 33 << 20, len(DATA)) == DATA
+    back.close()
+
+
+def test_only_what_was_created_is_removed(tmp_path: Path, source: ReadAt) -> None:
+    target = DatastoreTarget(tmp_path, "web")
+    target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
+    (tmp_path / "web" / "other").touch()
+    target.remove_all()
+    target.remove_all()
+    assert os.listdir(tmp_path / "web") == ["other"]
+    again = DatastoreTarget(tmp_path, "new")
+    again.put_file("web.nvram", b"nvram")
+    again.remove_all()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_is_there_is_neither_overwritten_nor_removed(tmp_path: Path, source: ReadAt) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "web-flat.vmdk").write_bytes(b"precious")
+    target = DatastoreTarget(tmp_path, "web")
+    with pytest.raises(Conflict, match="web-flat"):
+        target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
+    target.remove_all()
+    assert (tmp_path / "web" / "web-flat.vmdk").read_bytes() == b"precious"
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "web").symlink_to("elsewhere")
+    with pytest.raises(Conflict):
+        DatastoreTarget(tmp_path, "web").put_file("x", b"")
+    assert not os.listdir(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["../web", "/web", "a/b", "", "..", "a\nb"])
+def test_a_folder_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        DatastoreTarget(tmp_path, name)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_datastore_that_is_full_is_said_and_nothing_stays_on_it(tmp_path: Path, source: ReadAt) -> None:
+    mount = tmp_path / "ds"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        target = DatastoreTarget(mount, "web")
+        with pytest.raises(TransportError, match="No space left") as raised:
+            target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
+        assert "full" in str(raised.value.hint)
+        target.remove_all()
+        assert not os.listdir(mount)
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_datastore_that_is_not_mounted_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="No such file") as raised:
+        DatastoreTarget(tmp_path / "gone", "web").put_file("x", b"x")
+    assert "mounted" in str(raised.value.hint)
+
+
+def test_the_first_error_ends_the_copy(source: ReadAt) -> None:
+    class Failing:
+        size_bytes = SIZE
+
+        def read_into(self, offset: int, buffer: memoryview) -> None:
+            raise ReadFailed("gone")
+
+        def allocated(self) -> ExtentMap:
+            return ExtentMap([Extent(0, SIZE)])
+
+        def close(self) -> None:
+            pass
+
+    before = threading.active_count()
+    with pytest.raises(ReadFailed):
+        copy_allocated(Failing(), _Nowhere(), nothing)
+    assert threading.active_count() == before
+
+
+def test_progress_that_raises_ends_the_copy(source: ReadAt) -> None:
+    def enough(_count: int) -> None:
+        raise ReadFailed("cancelled")
+
+    with pytest.raises(ReadFailed, match="cancelled"):
+        copy_allocated(source, _Nowhere(), enough)
+
+
+class _Nowhere:
+    size_bytes = SIZE
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        pass
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class FilesInMemory:
+    """A `/folder` whose files are bytes; the vCenter's own is held against the transport in test_https."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def _file(self, path: str) -> bytes:
+        if path not in self.files:
+            raise NotFound(path)
+        return self.files[path]
+
+    def file_size(self, path: str) -> int:
+        return len(self._file(path))
+
+    def fetch_range(self, path: str, start: int, length: int, into: memoryview) -> None:
+        into[:] = self._file(path)[start : start + length]
+
+    def download(self, path: str, limit_bytes: int) -> bytes:
+        return self._file(path)
+
+    def upload(self, path: str, size_bytes: int, chunks: Iterator[bytes]) -> None:
+        self.files[path] = b""
+        for chunk in chunks:
+            self.files[path] += chunk
+        assert len(self.files[path]) == size_bytes
+
+    def remove(self, path: str) -> None:
+        self._file(path)
+        del self.files[path]
+
+
+def test_a_disk_is_uploaded_read_back_and_removed(source: ReadAt) -> None:
+    access = FilesInMemory()
+    access.files["[DS1] web/other"] = b"other"
+    target = HttpsTarget(access, "[DS1] web")
+    done: list[int] = []
+    target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, done.append)
+    target.put_file("empty", b"")
+    assert sum(done) == SIZE
+    assert sorted(access.files) == [
+        "[DS1] web/empty",
+        "[DS1] web/other",
+        "[DS1] web/web-flat.vmdk",
+        "[DS1] web/web.vmdk",
+    ]
+    assert read_bytes(target.read_back("web.vmdk", SIZE), 0, SIZE) == read_bytes(source, 0, SIZE)
+    with pytest.raises(Conflict):
+        target.put_file("other", b"")
+    target.remove_all()
+    assert access.files == {"[DS1] web/other": b"other"}
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(source: ReadAt) -> None:
+    access = FilesInMemory()
+    target = HttpsTarget(access, "[DS1] web")
+
+    def enough(_count: int) -> None:
+        raise ReadFailed("cancelled")
+
+    with pytest.raises(ReadFailed):
+        target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, enough)
+    assert access.files
+    target.remove_all()
+    assert not access.files
