@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
-from support.vcenter import SimulatedVCenter, SimulatorMissing, build
+
+from support.vcenter import SimulatedVCenter, SimulatorError, SimulatorMissing, build
+
+DATASTORES = {"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the simulator, so that it can be left out."""
+    for item in items:
+        if "vcenter_binary" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.vsim)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the simulator before the first test: it takes a minute at first, which no time limit of a test covers."""
+    needed = any(item.get_closest_marker("vsim") for item in session.items)
+    if needed and not session.config.option.collectonly:
+        with contextlib.suppress(SimulatorMissing, SimulatorError):  # the fixture below says so, in its place
+            build()
 
 
 @pytest.fixture(scope="session")
@@ -20,12 +39,12 @@ def vcenter_binary() -> None:
 @pytest.fixture
 def vcenter(vcenter_binary: None) -> Iterator[SimulatedVCenter]:
     """A fresh vCenter with the VMFS datastores DS1 and DS2, an NFS one and a vSAN one."""
-    with SimulatedVCenter(datastores={"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}) as simulated:
+    with SimulatedVCenter(datastores=DATASTORES) as simulated:
         yield simulated
 
 
 @pytest.fixture(scope="module")
 def shared_vcenter(vcenter_binary: None) -> Iterator[SimulatedVCenter]:
     """The same for all tests of a module, for those that only look or use VMs of their own."""
-    with SimulatedVCenter(datastores={"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}) as simulated:
+    with SimulatedVCenter(datastores=DATASTORES) as simulated:
         yield simulated

@@ -41,13 +41,17 @@ class SimulatorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A disk to create: its size, and what it holds from the start (a file's bytes, or bytes; else zeros)."""
+    """A disk to create: its size, and what it holds from the start (a file's bytes, or bytes; else zeros).
+
+    `mode`, `sharing` and `raw_device` ("physicalMode", "virtualMode") are vSphere's words for disks of the odd kinds.
+    """
 
     size_bytes: int
     content: Path | bytes | None = None
     mode: str = "persistent"
     sharing: str = ""
     unit: int | None = None
+    raw_device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,9 @@ class SimulatedSnapshot:
 class Rule:
     """One injected fault.
 
-    method: a SOAP method, or the first part of its name and "*". Match also by the moref called (`object`; a VM's covers
-    its snapshots), and `quiesced`: only snapshots that ask for quiescing.
+    method: a SOAP method, or the first part of its name and "*", or "folder:GET" for a request to /folder.
+    object: only calls of that moref; a VM's covers its snapshots. For /folder, the file: "/web1/web1.vmdk".
+    quiesced: only snapshots that ask for quiescing.
     mode: "soap" (the call fails), "task" (its task fails after `delay_ms`, or does the work then, without a `fault`),
     "http503", "drop" (the connection closes), "delay" (answered late).
     fault: a vim25 fault's name; `fields` its properties (`{"privilegeId": "VirtualMachine.State.CreateSnapshot"}`).
@@ -110,8 +115,8 @@ class Calls:
 class SimulatedVCenter:
     """A running simulator, with one datastore "DS1" (VMFS) unless `datastores` names others as name -> type.
 
-    Thread-safe. It listens on loopback with a certificate of its own. The process ends with `stop()`, and by itself when
-    the Python process dies; datastore folders lie under one temporary directory, which `stop()` removes.
+    Thread-safe. It listens on loopback with a certificate of its own. Datastores lie under one temporary directory.
+    The process ends with `stop()`, and by itself when the Python process dies; either way the directory goes with it.
     Types of datastore: "VMFS", "NFS", "vsan" (which /folder does not serve).
     """
 
@@ -129,7 +134,7 @@ class SimulatedVCenter:
         self.datastores: dict[str, Path] = {name: self._directory / name for name in types}
         self._lock = threading.Lock()
         self._log_path = self._directory / "vsim.log"
-        command = [str(executable), "-vm", str(vms)]
+        command = [str(executable), "-vm", str(vms), "-scratch", str(self._directory)]
         for name, path in self.datastores.items():
             path.mkdir()
             command += ["-ds", f"{name}={types[name]}:{path}"]
@@ -205,6 +210,7 @@ class SimulatedVCenter:
         firmware: str = "bios",
         hardware: str = "vmx-14",
         tools_running: bool = False,
+        shared_bus: str = "noSharing",
     ) -> str:
         """Create a VM with disks of that content, and return its moref."""
         made = self._command(
@@ -220,8 +226,10 @@ class SimulatedVCenter:
             cpus=cpus,
             firmware=firmware,
             hardware=hardware,
+            shared_bus=shared_bus,
         )
-        for spec, disk in zip(disks, made["disks"] or (), strict=True):
+        with_files = [disk for disk in disks if not disk.raw_device]
+        for spec, disk in zip(with_files, made["disks"] or (), strict=True):
             _fill(Path(disk["extent"]), spec)
         moref: str = made["vm"]
         if tools_running:
@@ -239,6 +247,14 @@ class SimulatedVCenter:
     def set_tools(self, vm: str, *, running: bool) -> None:
         """Let the guest's Tools run, or not."""
         self._command("tools", vm=vm, flag=running)
+
+    def set_encrypted(self, vm: str, *, key_id: str = "key-1") -> None:
+        """Let the VM's configuration name an encryption key."""
+        self._command("encrypt", vm=vm, name=key_id)
+
+    def set_free_space(self, datastore: str, *, free_bytes: int, capacity_bytes: int) -> None:
+        """What the datastore says of its space, until it is refreshed."""
+        self._command("free_space", datastore=datastore, length=free_bytes, offset=capacity_bytes)
 
     def migrate(self, vm: str, datastore: str) -> None:
         """Storage migration: every file of the VM moves to the other datastore."""
@@ -445,6 +461,7 @@ def _disk_json(disk: DiskSpec) -> dict[str, object]:
     if disk.size_bytes % 1024:
         raise ValueError(f"a disk is a whole number of KiB: {disk.size_bytes}")
     described: dict[str, object] = {"size_bytes": disk.size_bytes, "mode": disk.mode, "sharing": disk.sharing}
+    described["raw_device"] = disk.raw_device
     if disk.unit is not None:
         described["unit"] = disk.unit
     return described

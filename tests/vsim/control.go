@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"time"
 
 	"context"
@@ -39,6 +40,7 @@ type command struct {
 	Rules       []*rule    `json:"rules"`
 	MemoryMB    int64      `json:"memory_mb"`
 	CPUs        int32      `json:"cpus"`
+	SharedBus   string     `json:"shared_bus"`
 	Tracking    bool       `json:"change_tracking"`
 }
 
@@ -46,6 +48,7 @@ type diskSpec struct {
 	SizeBytes int64  `json:"size_bytes"`
 	Mode      string `json:"mode"`
 	Sharing   string `json:"sharing"`
+	RawDevice string `json:"raw_device"` // "physicalMode" or "virtualMode"
 	Unit      *int32 `json:"unit"`
 }
 
@@ -95,6 +98,8 @@ func (v *vcenter) carryOut(line []byte) (result interface{}, err error) {
 		return v.journal.copy(c.Flag), nil
 	case "create_vm":
 		return v.createVM(c)
+	case "free_space":
+		return setFreeSpace(c)
 	}
 	return v.carryOutOnDisks(c)
 }
@@ -132,6 +137,11 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 		return answer{}, nil
 	case "tools":
 		setTools(vm, c.Flag)
+		return answer{}, nil
+	case "encrypt":
+		simulator.Map.WithLock(vm, func() {
+			vm.Config.KeyId = &types.CryptoKeyId{KeyId: c.Name, ProviderId: &types.KeyProviderId{Id: "kms"}}
+		})
 		return answer{}, nil
 	default:
 		return v.operate(vm, c)
@@ -200,69 +210,48 @@ func (v *vcenter) direct(this morefT, args interface{}) (types.AnyType, error) {
 	if task.Info.Error != nil {
 		return nil, errors.New(describe(task.Info.Error.Fault))
 	}
-	if after == nil {
-		return task.Info.Result, nil
+	if after != nil {
+		if err := after(task); err != nil {
+			return nil, err
+		}
 	}
-	return task.Info.Result, after(task)
+	v.record(task, reflect.TypeOf(args).Elem().Name())
+	return task.Info.Result, nil
 }
 
-func (v *vcenter) roundTrip(args interface{}) (ref morefT, err error) {
-	call := func(request, response soap.HasFault) error {
-		return v.service.RoundTrip(context.Background(), request, response)
-	}
+// roundTrip makes the call and returns its task.
+func (v *vcenter) roundTrip(args interface{}) (morefT, error) {
+	var request, reply soap.HasFault
 	switch args := args.(type) {
 	case *types.CreateVM_Task:
-		reply := methods.CreateVM_TaskBody{}
-		if err = call(&methods.CreateVM_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.CreateVM_TaskBody{Req: args}, &methods.CreateVM_TaskBody{}
 	case *types.CreateSnapshot_Task:
-		reply := methods.CreateSnapshot_TaskBody{}
-		if err = call(&methods.CreateSnapshot_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.CreateSnapshot_TaskBody{Req: args}, &methods.CreateSnapshot_TaskBody{}
 	case *types.RemoveSnapshot_Task:
-		reply := methods.RemoveSnapshot_TaskBody{}
-		if err = call(&methods.RemoveSnapshot_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.RemoveSnapshot_TaskBody{Req: args}, &methods.RemoveSnapshot_TaskBody{}
 	case *types.RevertToSnapshot_Task:
-		reply := methods.RevertToSnapshot_TaskBody{}
-		if err = call(&methods.RevertToSnapshot_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.RevertToSnapshot_TaskBody{Req: args}, &methods.RevertToSnapshot_TaskBody{}
 	case *types.RelocateVM_Task:
-		reply := methods.RelocateVM_TaskBody{}
-		if err = call(&methods.RelocateVM_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.RelocateVM_TaskBody{Req: args}, &methods.RelocateVM_TaskBody{}
 	case *types.PowerOnVM_Task:
-		reply := methods.PowerOnVM_TaskBody{}
-		if err = call(&methods.PowerOnVM_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.PowerOnVM_TaskBody{Req: args}, &methods.PowerOnVM_TaskBody{}
 	case *types.PowerOffVM_Task:
-		reply := methods.PowerOffVM_TaskBody{}
-		if err = call(&methods.PowerOffVM_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.PowerOffVM_TaskBody{Req: args}, &methods.PowerOffVM_TaskBody{}
 	case *types.ReconfigVM_Task:
-		reply := methods.ReconfigVM_TaskBody{}
-		if err = call(&methods.ReconfigVM_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.ReconfigVM_TaskBody{Req: args}, &methods.ReconfigVM_TaskBody{}
 	case *types.Destroy_Task:
-		reply := methods.Destroy_TaskBody{}
-		if err = call(&methods.Destroy_TaskBody{Req: args}, &reply); err == nil {
-			ref = reply.Res.Returnval
-		}
+		request, reply = &methods.Destroy_TaskBody{Req: args}, &methods.Destroy_TaskBody{}
 	}
-	return ref, err
+	if err := v.service.RoundTrip(context.Background(), request, reply); err != nil {
+		return morefT{}, err
+	}
+	result := reflect.ValueOf(reply).Elem().FieldByName("Res").Elem().FieldByName("Returnval")
+	return result.Interface().(morefT), nil
 }
 
 func (v *vcenter) createVM(c *command) (interface{}, error) {
 	pool := defaultPool()
-	folder := findFolder(c.Folder)
+	folder := v.findFolder(c.Folder)
 	if folder == nil {
 		return nil, errors.New("no such VM folder: " + c.Folder)
 	}
@@ -274,7 +263,7 @@ func (v *vcenter) createVM(c *command) (interface{}, error) {
 		ChangeTrackingEnabled: types.NewBool(c.Tracking),
 	}
 	controller := &types.ParaVirtualSCSIController{}
-	controller.Key, controller.SharedBus = 1000, types.VirtualSCSISharingNoSharing
+	controller.Key, controller.SharedBus = 1000, types.VirtualSCSISharing(c.SharedBus)
 	spec.DeviceChange = append(spec.DeviceChange, addDevice(controller, ""))
 	for i, want := range c.Disks {
 		unit := int32(i)
@@ -290,6 +279,9 @@ func (v *vcenter) createVM(c *command) (interface{}, error) {
 			backingOf(disk).DiskMode = want.Mode
 		}
 		backingOf(disk).Sharing = want.Sharing
+		if want.RawDevice != "" {
+			disk.Backing = rawBacking(c.Datastore, want)
+		}
 		spec.DeviceChange = append(spec.DeviceChange, addDevice(disk, types.VirtualDeviceConfigSpecFileOperationCreate))
 	}
 	result, err := v.direct(folder.Self, &types.CreateVM_Task{This: folder.Self, Config: spec, Pool: pool})
@@ -305,6 +297,16 @@ func (v *vcenter) createVM(c *command) (interface{}, error) {
 	return answer{"vm": vm.Self.Value, "disks": disksTold(vm)}, nil
 }
 
+func rawBacking(datastore string, want diskSpec) *types.VirtualDiskRawDiskMappingVer1BackingInfo {
+	return &types.VirtualDiskRawDiskMappingVer1BackingInfo{
+		VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: "[" + datastore + "]"},
+		CompatibilityMode:            want.RawDevice,
+		DeviceName:                   "vml.02000000006000c29",
+		DiskMode:                     string(types.VirtualDiskModePersistent),
+		Uuid:                         newDiskUUID(),
+	}
+}
+
 func defaultPool() morefT {
 	for _, entity := range simulator.Map.All("ClusterComputeResource") {
 		return *entity.(*simulator.ClusterComputeResource).ResourcePool
@@ -312,9 +314,8 @@ func defaultPool() morefT {
 	panic("no cluster")
 }
 
-func findFolder(name string) *simulator.Folder {
-	dc := simulator.Map.Any("Datacenter").(*simulator.Datacenter)
-	root := simulator.Map.Get(dc.VmFolder).(*simulator.Folder)
+func (v *vcenter) findFolder(name string) *simulator.Folder {
+	root := simulator.Map.Get(datacenter.VmFolder).(*simulator.Folder)
 	if name == "" {
 		return root
 	}
@@ -324,12 +325,8 @@ func findFolder(name string) *simulator.Folder {
 		}
 	}
 	request := types.CreateFolder{This: root.Self, Name: name}
-	return createFolder(root, &request)
-}
-
-func createFolder(root *simulator.Folder, request *types.CreateFolder) *simulator.Folder {
-	reply, ok := root.CreateFolder(nil, request).(*methods.CreateFolderBody)
-	if !ok || reply.Res == nil {
+	reply := methods.CreateFolderBody{}
+	if v.service.RoundTrip(context.Background(), &methods.CreateFolderBody{Req: &request}, &reply) != nil {
 		return nil
 	}
 	return simulator.Map.Get(reply.Res.Returnval).(*simulator.Folder)
@@ -398,6 +395,21 @@ func snapshotsTold(vm *simulator.VirtualMachine) []answer {
 		})
 	})
 	return told
+}
+
+func setFreeSpace(c *command) (interface{}, error) {
+	ds := findDatastore(c.Datastore)
+	if ds == nil {
+		return nil, errors.New("no such datastore: " + c.Datastore)
+	}
+	simulator.Map.WithLock(ds, func() {
+		simulator.Map.Update(ds, []types.PropertyChange{
+			{Name: "summary.freeSpace", Val: c.Length},
+			{Name: "summary.capacity", Val: c.Offset},
+		})
+		ds.Info.GetDatastoreInfo().FreeSpace = c.Length
+	})
+	return answer{}, nil
 }
 
 func setTools(vm *simulator.VirtualMachine, running bool) {

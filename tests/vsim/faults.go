@@ -79,8 +79,8 @@ func (r *rule) fits(q *request) bool {
 	return r.Method == q.method
 }
 
-// fault builds the rule's fault object, nil when the rule names none.
-func (r *rule) fault() types.BaseMethodFault {
+// fault builds the rule's fault object for a call, nil when the rule names none.
+func (r *rule) fault(q *request) types.BaseMethodFault {
 	if r.Fault == "" {
 		return nil
 	}
@@ -98,12 +98,32 @@ func (r *rule) fault() types.BaseMethodFault {
 	if !ok {
 		return &types.SystemError{Reason: "vsim: not a fault: " + r.Fault}
 	}
+	fillReferences(reflect.ValueOf(made).Elem(), q.this)
 	return fault
 }
 
+// fillReferences puts the object called where a fault must name one and the rule does not: clients cannot decode an
+// empty reference.
+func fillReferences(fields reflect.Value, object morefT) {
+	for i := 0; i < fields.NumField(); i++ {
+		switch field := fields.Field(i).Addr().Interface().(type) {
+		case *morefT:
+			if fields.Type().Field(i).Name == "Task" && field.Type == "" {
+				*field = morefT{Type: "Task", Value: "task-0"}
+			} else if field.Type == "" {
+				*field = object
+			}
+		default:
+			if fields.Type().Field(i).Anonymous && fields.Field(i).Kind() == reflect.Struct {
+				fillReferences(fields.Field(i), object)
+			}
+		}
+	}
+}
+
 // fieldsXML is the inside of the fault's element in a SOAP fault.
-func (r *rule) fieldsXML() string {
-	text, err := xml.Marshal(r.fault())
+func (r *rule) fieldsXML(q *request) string {
+	text, err := xml.Marshal(r.fault(q))
 	if err != nil {
 		return ""
 	}

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
+	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -23,13 +25,16 @@ func (v *vcenter) serveFolder(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ds := findDatastore(r.URL.Query().Get("dsName"))
-	if ds == nil || !datacenterExists(r.URL.Query().Get("dcPath")) || ds.Summary.Type == "vsan" {
+	if ds == nil || strings.Trim(r.URL.Query().Get("dcPath"), "/") != datacenter.Name || ds.Summary.Type == "vsan" {
 		http.NotFound(counted, r)
 		return
 	}
 	name := path.Clean("/" + strings.TrimPrefix(r.URL.Path, "/folder/"))
 	file := path.Join(ds.Info.GetDatastoreInfo().Url, name)
-	if v.lockedFiles()[file] {
+	if due := v.rules.match(&request{method: "folder:" + r.Method, this: morefT{Value: name}}); due != nil && spoil(counted, due) {
+		return
+	}
+	if v.locked(ds.Name, name) {
 		http.Error(counted, "the file is locked by a running virtual machine", http.StatusInternalServerError)
 		return
 	}
@@ -49,13 +54,20 @@ func (v *vcenter) serveFolder(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func datacenterExists(name string) bool {
-	for _, entity := range simulator.Map.All("Datacenter") {
-		if entity.Entity().Name == strings.Trim(name, "/") {
-			return true
+// spoil does what a rule for "folder:GET", say, wants done, and says whether that was the answer.
+func spoil(w *countingWriter, due *rule) bool {
+	time.Sleep(time.Duration(due.DelayMs) * time.Millisecond)
+	switch due.Mode {
+	case modeDelay:
+		return false
+	case modeDrop:
+		if connection, _, err := w.ResponseWriter.(http.Hijacker).Hijack(); err == nil {
+			connection.Close()
 		}
+	default:
+		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	return false
+	return true
 }
 
 func sendFile(w http.ResponseWriter, r *http.Request, file string) {
@@ -96,24 +108,44 @@ func receiveFile(w http.ResponseWriter, r *http.Request, file string) {
 	w.WriteHeader(status)
 }
 
-// lockedFiles are the extents of every running VM's disks, frozen ones included.
-func (v *vcenter) lockedFiles() map[string]bool {
+// locked says whether a running VM has that file, or one beneath that directory, as an extent of a disk: its host keeps
+// them locked, the frozen ones too.
+func (v *vcenter) locked(datastore, name string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	locked := map[string]bool{}
+	prefix := "[" + datastore + "] "
+	root := localPath(prefix)
+	file := path.Join(root, name)
 	for _, entity := range simulator.Map.All("VirtualMachine") {
 		vm := entity.(*simulator.VirtualMachine)
 		if vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
 			continue
 		}
-		for name := range graphOf(vm).known {
-			file := localPath(name)
-			if d, err := readDescriptor(file); err == nil {
-				locked[d.extentPath(file)] = true
+		for disk := range graphOf(vm).known {
+			descriptorFile := path.Join(root, strings.TrimPrefix(disk, prefix))
+			near := path.Dir(descriptorFile) == path.Dir(file) || strings.HasPrefix(descriptorFile, file+"/")
+			if !strings.HasPrefix(disk, prefix) || !near {
+				continue
+			}
+			d, err := readDescriptor(descriptorFile)
+			if err == nil && strings.HasPrefix(d.extentPath(descriptorFile)+"/", file+"/") {
+				return true
 			}
 		}
 	}
-	return locked
+	return false
+}
+
+// refuseLocked keeps a client from deleting or moving what a running VM uses, or anything outside of a datastore.
+func (v *vcenter) refuseLocked(name string) types.BaseMethodFault {
+	p := object.DatastorePath{}
+	if !p.FromString(name) || strings.HasPrefix(path.Clean(p.Path), "..") {
+		return &types.InvalidDatastorePath{DatastorePath: name}
+	}
+	if v.locked(p.Datastore, p.Path) {
+		return &types.FileLocked{FileFault: types.FileFault{File: name}}
+	}
+	return nil
 }
 
 type countingWriter struct {

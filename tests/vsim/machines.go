@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -28,9 +26,15 @@ func (v *vcenter) prepare(q *request) (followUp, types.BaseMethodFault) {
 	}
 	switch args := q.args.(type) {
 	case *types.CreateVM_Task:
+		setAsideNVRAM(q, args.Config)
 		return func(task *simulator.Task) error { return v.created(task, args.Config) }, missingDisk(args.Config.DeviceChange)
 	case *types.RegisterVM_Task:
-		return v.registered, nil
+		provideForRegister(args)
+		return func(task *simulator.Task) error { return v.registered(task, args.Name == "") }, nil
+	case *types.DeleteDatastoreFile_Task:
+		return nil, v.refuseLocked(args.Name)
+	case *types.MoveDatastoreFile_Task:
+		return nil, v.refuseLocked(args.SourceName)
 	}
 	if vm == nil {
 		return nil, nil
@@ -71,10 +75,7 @@ func missingDisk(changes []types.BaseVirtualDeviceConfigSpec) types.BaseMethodFa
 		if !ok {
 			continue
 		}
-		d, err := readDescriptor(localPath(backing.FileName))
-		if err == nil {
-			_, err = os.Stat(d.extentPath(localPath(backing.FileName)))
-		}
+		err := checkDisk(localPath(backing.FileName))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			return &types.FileNotFound{FileFault: types.FileFault{File: backing.FileName}}
@@ -83,6 +84,54 @@ func missingDisk(changes []types.BaseVirtualDeviceConfigSpec) types.BaseMethodFa
 		}
 	}
 	return nil
+}
+
+// checkDisk looks at a descriptor and its extent as a host does before it attaches the disk.
+func checkDisk(file string) error {
+	d, err := readDescriptor(file)
+	if err != nil {
+		return err
+	}
+	extent, err := os.Stat(d.extentPath(file))
+	switch {
+	case err != nil:
+		return err
+	case d.isDelta():
+		return withCOWD(d.extentPath(file), os.O_RDONLY, func(*cowd) error { return nil })
+	case d.createType != "vmfs" || d.extentKind != "VMFS":
+		return fmt.Errorf("%s: a host does not attach a disk of type %s", file, d.createType)
+	case extent.Size() != d.sectors*sector:
+		return fmt.Errorf("%s has %d bytes, and its descriptor says %d", d.extentFile, extent.Size(), d.sectors*sector)
+	}
+	return nil
+}
+
+// setAsideNVRAM hides an NVRAM that a restore has put there already: the stock simulator would refuse to make its own.
+func setAsideNVRAM(q *request, spec types.VirtualMachineConfigSpec) {
+	if spec.Files == nil || path.Ext(spec.Files.VmPathName) != ".vmx" {
+		return
+	}
+	file := path.Join(path.Dir(localPath(spec.Files.VmPathName)), spec.Name+".nvram")
+	if os.Rename(file, file+"~") == nil {
+		q.putBack = func() { os.Rename(file+"~", file) }
+	}
+}
+
+// provideForRegister makes the log and the NVRAM that the stock simulator wants to see beside a .vmx. A host does not.
+func provideForRegister(args *types.RegisterVM_Task) {
+	vmx := localPath(args.Path)
+	if _, err := os.Stat(vmx); err != nil {
+		return
+	}
+	name := args.Name
+	if name == "" {
+		name = baseName(path.Dir(vmx))
+	}
+	for _, wanted := range []string{"vmware.log", name + ".nvram"} {
+		if f, err := os.OpenFile(path.Join(path.Dir(vmx), wanted), os.O_CREATE|os.O_RDONLY, 0o600); err == nil {
+			f.Close()
+		}
+	}
 }
 
 func (v *vcenter) created(task *simulator.Task, spec types.VirtualMachineConfigSpec) error {
@@ -104,8 +153,7 @@ func (v *vcenter) created(task *simulator.Task, spec types.VirtualMachineConfigS
 // reconfigured takes on the disks that are new, and brings the files of the VM up to date.
 func (v *vcenter) reconfigured(vm *simulator.VirtualMachine) error {
 	simulator.Map.WithLock(vm, func() {
-		vm.Capability.ChangeTrackingSupported = types.NewBool(true)
-		vm.Capability.DiskOnlySnapshotOnSuspendedVMSupported = types.NewBool(true)
+		vm.Capability.ChangeTrackingSupported = types.NewBool(hardwareOf(vm) >= 7)
 	})
 	if err := adoptDisks(vm); err != nil {
 		return err
@@ -114,13 +162,18 @@ func (v *vcenter) reconfigured(vm *simulator.VirtualMachine) error {
 	return storeFiles(vm)
 }
 
+func hardwareOf(vm *simulator.VirtualMachine) int {
+	version, _ := strconv.Atoi(strings.TrimPrefix(vm.Config.Version, "vmx-"))
+	return version
+}
+
 // adoptDisks makes real disks of those that the stock simulator only put into the list: a descriptor, an extent of the
 // right size, a UUID. Of a disk that was there before, size and UUID are taken from its descriptor.
 func adoptDisks(vm *simulator.VirtualMachine) error {
 	devices := append([]types.BaseVirtualDevice{}, vm.Config.Hardware.Device...)
 	for i, device := range devices {
 		disk, ok := device.(*types.VirtualDisk)
-		if !ok {
+		if !ok || len(disksOf(devices[i:i+1])) == 0 {
 			continue
 		}
 		adopted := *disk
@@ -145,6 +198,7 @@ func adopt(disk *types.VirtualDisk, backing *backingInfo) error {
 		extent := strings.TrimSuffix(baseName(backing.FileName), ".vmdk") + "-flat.vmdk"
 		d = &descriptor{cid: newCID(), parentCID: noParent, createType: "vmfs", extentKind: "VMFS", extentFile: extent, uuid: backing.Uuid}
 	}
+	before := *d
 	grown := backing.Uuid != "" && backing.Parent == nil && disk.CapacityInKB*2 > d.sectors
 	if d.sectors == 0 || grown {
 		d.sectors = disk.CapacityInKB * 2
@@ -159,10 +213,7 @@ func adopt(disk *types.VirtualDisk, backing *backingInfo) error {
 		backing.Uuid = d.uuid
 	}
 	disk.CapacityInKB, disk.CapacityInBytes = d.sectors/2, d.sectors*sector
-	if disk.DeviceInfo != nil {
-		disk.DeviceInfo.GetDescription().Summary = fmt.Sprintf("%d KB", disk.CapacityInKB)
-	}
-	if d.isDelta() {
+	if err == nil && (*d == before || d.isDelta()) {
 		return nil
 	}
 	return d.write(file)
@@ -235,7 +286,7 @@ func slotsOf(vm *simulator.VirtualMachine) (slots []slot) {
 }
 
 // registered gives a VM made from a .vmx what that says: the stock simulator does not read it.
-func (v *vcenter) registered(task *simulator.Task) error {
+func (v *vcenter) registered(task *simulator.Task, nameIt bool) error {
 	vm := findVM(task.Info.Result.(morefT).Value)
 	text, err := os.ReadFile(localPath(vm.Config.Files.VmPathName))
 	if err != nil {
@@ -253,6 +304,9 @@ func (v *vcenter) registered(task *simulator.Task) error {
 		MemoryMB: memory, NumCPUs: int32(cpus), GuestId: said["guestOS"], Firmware: said["firmware"],
 		Uuid: said["uuid.bios"], InstanceUuid: said["vc.uuid"],
 	}
+	if nameIt {
+		spec.Name = said["displayName"]
+	}
 	controller := &types.VirtualLsiLogicController{}
 	controller.Key, controller.SharedBus = 1000, types.VirtualSCSISharingNoSharing
 	spec.DeviceChange = append(spec.DeviceChange, addDevice(controller, ""))
@@ -269,12 +323,8 @@ func (v *vcenter) registered(task *simulator.Task) error {
 	if fault := missingDisk(spec.DeviceChange); fault != nil {
 		return errors.New(describe(fault))
 	}
-	request := types.ReconfigVM_Task{This: vm.Self, Spec: spec}
-	reply := methods.ReconfigVM_TaskBody{}
-	if err := v.service.RoundTrip(context.Background(), &methods.ReconfigVM_TaskBody{Req: &request}, &reply); err != nil {
-		return err
-	}
-	return v.reconfigured(vm)
+	_, err = v.direct(vm.Self, &types.ReconfigVM_Task{This: vm.Self, Spec: spec})
+	return err
 }
 
 func addDevice(device types.BaseVirtualDevice, file types.VirtualDeviceConfigSpecFileOperation) *types.VirtualDeviceConfigSpec {

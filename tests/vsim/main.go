@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"log"
 	"math/big"
 	"net"
@@ -42,6 +41,7 @@ func main() {
 	var stores datastores
 	flag.Var(&stores, "ds", "a datastore, NAME=TYPE:DIRECTORY (repeatable)")
 	machines := flag.Int("vm", 0, "VMs that are there from the start, in the inventory's one pool")
+	scratch := flag.String("scratch", "", "a directory to delete in the end, should the one who made it have died")
 	user := flag.String("user", "administrator@vsphere.local", "user name")
 	flag.Parse()
 	log.SetOutput(os.Stderr)
@@ -54,6 +54,7 @@ func main() {
 	}
 	check(model.Create())
 	defer model.Remove()
+	datacenter = simulator.Map.Any("Datacenter").(*simulator.Datacenter)
 	service := model.Service
 	service.RegisterEndpoints = true
 	service.TLS = new(tls.Config)
@@ -69,20 +70,21 @@ func main() {
 		areasPerCall: 2000, stuck: map[string]bool{},
 	}
 	for _, entity := range simulator.Map.All("VirtualMachine") {
-		vm := entity.(*simulator.VirtualMachine)
-		vm.Capability.ChangeTrackingSupported = types.NewBool(true)
+		check(v.reconfigured(entity.(*simulator.VirtualMachine)))
 	}
 	certificate, thumbprint := newCertificate()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
 	check(err)
 	simulator.Map.SessionManager().ServiceHostName = listener.Addr().String()
-	server := &http.Server{Handler: v.routes(), ErrorLog: log.New(io.Discard, "", 0)} // clients that hang up are no news
-	go func() { log.Print(server.Serve(listener)) }()
+	go func() { log.Print(http.Serve(listener, v.routes())) }()
 
 	check(json.NewEncoder(os.Stdout).Encode(map[string]interface{}{
 		"port": listener.Addr().(*net.TCPAddr).Port, "user": *user, "password": password, "thumbprint": thumbprint,
 	}))
 	v.obey(os.Stdin, os.Stdout)
+	if *scratch != "" {
+		os.RemoveAll(*scratch)
+	}
 }
 
 func (v *vcenter) routes() http.Handler {
@@ -115,11 +117,7 @@ func addDatastore(service *simulator.Service, flagValue string) error {
 			return err
 		}
 	}
-	for _, entity := range simulator.Map.All("Datastore") {
-		if ds := entity.(*simulator.Datastore); ds.Name == name {
-			ds.Summary.Type = kind
-		}
-	}
+	findDatastore(name).Summary.Type = kind
 	return nil
 }
 

@@ -2,19 +2,19 @@ package main
 
 import (
 	"path"
+	"strings"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
+// datacenter is the inventory's only one, kept here because finding it means walking every object there is.
+var datacenter *simulator.Datacenter
+
 func findDatastore(name string) *simulator.Datastore {
-	for _, entity := range simulator.Map.All("Datastore") {
-		if ds := entity.(*simulator.Datastore); ds.Name == name {
-			return ds
-		}
-	}
-	return nil
+	ds, _ := simulator.Map.FindByName(name, datacenter.Datastore).(*simulator.Datastore)
+	return ds
 }
 
 // localPath maps "[DS] a/b" to the file that stands for it here, "" when there is no such datastore.
@@ -32,13 +32,21 @@ func findVM(moref string) *simulator.VirtualMachine {
 	return vm
 }
 
+// disksOf lists the disks that are files with descriptors; raw devices are left as the stock simulator has them.
 func disksOf(devices []types.BaseVirtualDevice) (found []*types.VirtualDisk) {
 	for _, device := range devices {
 		if disk, ok := device.(*types.VirtualDisk); ok {
-			found = append(found, disk)
+			if _, ok := disk.Backing.(*backingInfo); ok {
+				found = append(found, disk)
+			}
 		}
 	}
 	return found
+}
+
+// independent disks take no part in snapshots.
+func independent(disk *types.VirtualDisk) bool {
+	return strings.HasPrefix(backingOf(disk).DiskMode, "independent")
 }
 
 func diskByKey(devices []types.BaseVirtualDevice, key int32) *types.VirtualDisk {

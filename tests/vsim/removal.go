@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"strings"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -18,14 +19,32 @@ func (v *vcenter) removing(vm *simulator.VirtualMachine, ref morefT, children bo
 			walkTree(node.ChildSnapshotList, func(child types.VirtualMachineSnapshotTree) { below = append(below, child.Snapshot) })
 		}
 	})
+	files := stateFiles(vm, below)
 	return func(*simulator.Task) error {
-		if children {
-			for _, child := range below { // the stock simulator takes them out of the tree, and leaves the objects
+		if children { // the stock simulator takes them out of the tree, and leaves the objects and their files
+			for _, child := range below {
 				simulator.Map.Remove(child)
+			}
+			for _, file := range files {
+				os.Remove(file)
 			}
 		}
 		return v.afterRemoval(vm, before, consolidate)
 	}
+}
+
+// stateFiles are the .vmsn files of these snapshots.
+func stateFiles(vm *simulator.VirtualMachine, snapshots []morefT) (files []string) {
+	for _, snapshot := range snapshots {
+		for _, layout := range vm.LayoutEx.Snapshot {
+			for _, file := range vm.LayoutEx.File {
+				if layout.Key == snapshot && file.Key == layout.DataKey {
+					files = append(files, localPath(file.Name))
+				}
+			}
+		}
+	}
+	return files
 }
 
 func (v *vcenter) afterRemoval(vm *simulator.VirtualMachine, before map[string]bool, consolidate *bool) error {
@@ -34,12 +53,15 @@ func (v *vcenter) afterRemoval(vm *simulator.VirtualMachine, before map[string]b
 		setConsolidationNeeded(vm, true)
 		return nil
 	}
-	return v.consolidate(vm, before)
+	if err := v.consolidate(vm, before); err != nil {
+		return err
+	}
+	return storeFiles(vm)
 }
 
 func setConsolidationNeeded(vm *simulator.VirtualMachine, needed bool) {
 	simulator.Map.WithLock(vm, func() {
-		simulator.Map.Update(vm, []types.PropertyChange{{Name: "runtime.consolidationNeeded", Val: types.NewBool(needed)}})
+		simulator.Map.Update(vm, []types.PropertyChange{{Name: "runtime.consolidationNeeded", Val: needed}})
 	})
 }
 
@@ -92,6 +114,7 @@ func moveRest(vm *simulator.VirtualMachine, target *simulator.Datastore) error {
 	if home.Datastore == target.Name {
 		return nil
 	}
+	old := path.Dir(home.String())
 	from := path.Dir(localPath(home.String()))
 	home.Datastore = target.Name
 	to := path.Dir(localPath(home.String()))
@@ -110,6 +133,9 @@ func moveRest(vm *simulator.VirtualMachine, target *simulator.Datastore) error {
 	os.Remove(from)
 	folder := path.Dir(home.String())
 	simulator.Map.WithLock(vm, func() {
+		for i, file := range vm.LayoutEx.File { // where the stock simulator looks for what it deletes with a snapshot
+			vm.LayoutEx.File[i].Name = strings.Replace(file.Name, old+"/", folder+"/", 1)
+		}
 		vm.Config.Files.VmPathName, vm.Summary.Config.VmPathName = home.String(), home.String()
 		vm.Config.Files.LogDirectory, vm.Config.Files.SnapshotDirectory, vm.Config.Files.SuspendDirectory = folder, folder, folder
 	})

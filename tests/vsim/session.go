@@ -40,6 +40,17 @@ func (s *sessions) known(r *http.Request) bool {
 	return true
 }
 
+// touch counts the end of a call as a use: a long poll is no idleness.
+func (s *sessions) touch(r *http.Request) {
+	if cookie, err := r.Cookie(soap.SessionCookieName); err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, live := s.lastUse[cookie.Value]; live {
+			s.lastUse[cookie.Value] = time.Now()
+		}
+	}
+}
+
 // learn remembers a session that a reply of the stock simulator has just opened.
 func (s *sessions) learn(reply *http.Response) {
 	for _, cookie := range reply.Cookies() {

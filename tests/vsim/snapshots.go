@@ -51,7 +51,7 @@ func withBackings(devices []types.BaseVirtualDevice, change func(*types.VirtualD
 	copied := append([]types.BaseVirtualDevice{}, devices...)
 	for i, device := range copied {
 		disk, ok := device.(*types.VirtualDisk)
-		if !ok {
+		if !ok || len(disksOf(devices[i:i+1])) == 0 {
 			continue
 		}
 		backing, err := change(disk)
@@ -76,13 +76,18 @@ func setSnapshotDevices(snapshot *simulator.VirtualMachineSnapshot, devices []ty
 }
 
 // newTop puts an empty delta on a disk, for the guest to write to.
-func newTop(below *backingInfo) (*backingInfo, error) {
+func newTop(disk *types.VirtualDisk) (*backingInfo, error) {
+	below := *backingOf(disk)
+	below.ChangeId = ""
+	if independent(disk) {
+		return &below, nil
+	}
 	name, err := createDelta(below.FileName)
 	if err != nil {
 		return nil, err
 	}
-	top := *below
-	top.FileName, top.Parent, top.ChangeId = name, below, ""
+	top := below
+	top.FileName, top.Parent = name, &below
 	return &top, nil
 }
 
@@ -92,7 +97,7 @@ func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref morefT) erro
 	snapshot := findSnapshot(ref)
 	frozen, _ := withBackings(vm.Config.Hardware.Device, func(disk *types.VirtualDisk) (*backingInfo, error) {
 		kept := *backingOf(disk)
-		if t := v.trackers[kept.Uuid]; t != nil && trackingSwitchedOn(vm) {
+		if t := v.trackers[kept.Uuid]; t != nil && trackingSwitchedOn(vm) && !independent(disk) {
 			kept.ChangeId = t.changeID()
 			t.epoch++
 		}
@@ -103,16 +108,14 @@ func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref morefT) erro
 		simulator.Map.WithLock(snapshot, func() { snapshot.Config.ChangeTrackingEnabled = types.NewBool(true) })
 	}
 	live, err := withBackings(frozen, func(disk *types.VirtualDisk) (*backingInfo, error) {
-		below := *backingOf(disk)
-		below.ChangeId = ""
-		return newTop(&below)
+		return newTop(disk)
 	})
 	if err != nil {
 		return err
 	}
 	setDevices(vm, live)
 	v.stun(vm)
-	return nil
+	return storeFiles(vm)
 }
 
 // consolidate deletes the deltas that nothing refers to any more, and folds each that only carries on what no snapshot
@@ -220,12 +223,10 @@ func (v *vcenter) reverted(vm *simulator.VirtualMachine, ref morefT) error {
 	}
 	before := graphOf(vm).known
 	live, err := withBackings(snapshot.Config.Hardware.Device, func(disk *types.VirtualDisk) (*backingInfo, error) {
-		below := *backingOf(disk)
-		below.ChangeId = ""
 		if !v.keepTracking {
-			delete(v.trackers, below.Uuid)
+			delete(v.trackers, backingOf(disk).Uuid)
 		}
-		return newTop(&below)
+		return newTop(disk)
 	})
 	if err != nil {
 		return err
@@ -237,5 +238,8 @@ func (v *vcenter) reverted(vm *simulator.VirtualMachine, ref morefT) error {
 	})
 	v.forgetTracking(vm)
 	v.stun(vm)
-	return v.consolidate(vm, before)
+	if err := v.consolidate(vm, before); err != nil {
+		return err
+	}
+	return storeFiles(vm)
 }

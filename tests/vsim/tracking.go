@@ -31,7 +31,7 @@ type trackedWrite struct {
 func newTracker() *tracker {
 	var b [16]byte
 	_, _ = rand.Read(b[:])
-	return &tracker{uuid: fmt.Sprintf("%x %x-%x %x", b[0:4], b[4:8], b[8:12], b[12:16]), epoch: 1}
+	return &tracker{uuid: fmt.Sprintf("% x-% x", b[:8], b[8:]), epoch: 1}
 }
 
 func (t *tracker) changeID() string { return fmt.Sprintf("%s/%d", t.uuid, t.epoch) }

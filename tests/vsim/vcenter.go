@@ -55,6 +55,7 @@ type request struct {
 	loggedIn bool
 	quiesced bool
 	owner    *morefT // the VM of the snapshot that is called, which may be gone afterwards
+	putBack  func()  // undoes what prepare did for the call's sake
 }
 
 func (v *vcenter) serveSDK(w http.ResponseWriter, r *http.Request) {
@@ -97,13 +98,27 @@ func readRequest(r *http.Request) (*request, error) {
 	switch args := parsed.Body.(type) {
 	case *types.CreateSnapshot_Task:
 		q.quiesced = args.Quiesce
+		q.body = snapshotBody(q.this, args.Name, args.Description, args.Memory, args.Quiesce && canQuiesce(q.this))
 	case *types.CreateSnapshotEx_Task: // unknown to the stock simulator
 		q.quiesced = args.QuiesceSpec != nil
-		q.body = []byte(fmt.Sprintf(envelope, fmt.Sprintf(`<CreateSnapshot_Task xmlns="urn:vim25"><_this type="VirtualMachine">%s</_this>`+
-			`<name>%s</name><description>%s</description><memory>%v</memory><quiesce>%v</quiesce></CreateSnapshot_Task>`,
-			escape(q.this.Value), escape(args.Name), escape(args.Description), args.Memory, q.quiesced)))
+		q.body = snapshotBody(q.this, args.Name, args.Description, args.Memory, q.quiesced && canQuiesce(q.this))
 	}
 	return q, nil
+}
+
+// canQuiesce: without running Tools a host ignores the wish, and the snapshot says so ("Web Services API Reference",
+// CreateSnapshot_Task).
+func canQuiesce(ref morefT) bool {
+	vm := findVM(ref.Value)
+	return vm != nil && vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn && vm.Guest != nil &&
+		vm.Guest.ToolsRunningStatus == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
+}
+
+func snapshotBody(vm morefT, name, description string, memory, quiesce bool) []byte {
+	return []byte(fmt.Sprintf(envelope, fmt.Sprintf(`<CreateSnapshot_Task xmlns="urn:vim25">`+
+		`<_this type="VirtualMachine">%s</_this><name>%s</name><description>%s</description>`+
+		`<memory>%v</memory><quiesce>%v</quiesce></CreateSnapshot_Task>`,
+		escape(vm.Value), escape(name), escape(description), memory, quiesce)))
 }
 
 // stockMethod is what the method is called where it goes on to.
@@ -117,6 +132,7 @@ func (q *request) stockMethod() string {
 func (v *vcenter) serve(w http.ResponseWriter, q *request) {
 	reply := v.perform(q)
 	v.sessions.learn(reply.Result())
+	v.sessions.touch(q.http)
 	if q.method == "Logout" {
 		v.sessions.forget(q.http)
 	}
@@ -141,6 +157,9 @@ func (v *vcenter) perform(q *request) *httptest.ResponseRecorder {
 	case *types.ConsolidateVMDisks_Task:
 		v.consolidateDisks(reply, q)
 		return reply
+	case *types.QueryEvents:
+		v.queryEvents(reply, args)
+		return reply
 	}
 	after, refusal := v.prepare(q)
 	if refusal != nil {
@@ -149,6 +168,9 @@ func (v *vcenter) perform(q *request) *httptest.ResponseRecorder {
 		return reply
 	}
 	v.passOn(reply, q)
+	if q.putBack != nil {
+		q.putBack()
+	}
 	task := taskIn(reply.Body.Bytes())
 	if task == nil {
 		return reply
@@ -159,6 +181,7 @@ func (v *vcenter) perform(q *request) *httptest.ResponseRecorder {
 			failTask(task, &types.SystemError{Reason: err.Error()})
 		}
 	}
+	v.record(task, q.stockMethod())
 	return reply
 }
 
@@ -243,14 +266,14 @@ func (v *vcenter) serveFaulty(w http.ResponseWriter, q *request, due *rule) {
 		q.http = q.http.Clone(context.Background())
 		sendTask(w, q.method, startTask(q.this, q.method, false, func() (types.AnyType, types.BaseMethodFault) {
 			time.Sleep(delay)
-			if fault := due.fault(); fault != nil {
+			if fault := due.fault(q); fault != nil {
 				return nil, fault
 			}
 			return v.resultOf(q)
 		}))
 	default:
 		time.Sleep(delay)
-		sendFault(w, due.Fault, due.Message, due.fieldsXML())
+		sendFault(w, due.Fault, due.Message, due.fieldsXML(q))
 	}
 }
 
