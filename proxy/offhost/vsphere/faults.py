@@ -10,6 +10,7 @@ from xml.parsers.expat import ExpatError
 from pyVmomi import vim, vmodl
 
 from offhost.errors import (
+    Conflict,
     LoginFailed,
     OffhostError,
     PermissionDenied,
@@ -55,6 +56,8 @@ def translated(fault: vmodl.MethodFault, doing: str) -> OffhostError:
                 f"{doing}: the guest could not be quiesced: {said(fault)}",
                 hint="look at VMware Tools and, on Windows, at the VSS writers in the guest",
             )
+        case vim.fault.FileAlreadyExists() | vim.fault.DuplicateName():
+            return Conflict(f"{doing}: {said(fault)}", hint="choose another name")
         case vim.fault.SnapshotFault():
             return SnapshotFailed(f"{doing}: {said(fault)}")
     return VSphereError(f"{doing}: {said(fault)}")

@@ -15,7 +15,9 @@ _PAGE_OBJECTS = 1000
 _Collector = vmodl.query.PropertyCollector
 
 Row = dict[str, Any]
-"""The properties of one object that are set, by path."""
+"""The properties of one object that are set, by path; under `SELF` the object."""
+
+SELF = "self"
 
 
 def properties(
@@ -56,7 +58,8 @@ def _rows(
     while page is not None:
         for found in page.objects:
             _refuse_hidden(found)
-            rows[moref(found.obj)] = {item.name: item.val for item in found.propSet}
+            row = rows.setdefault(moref(found.obj), {SELF: found.obj})
+            row.update((item.name, item.val) for item in found.propSet)
         page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
     return rows
 
