@@ -1,0 +1,27 @@
+"""From the configuration's words to the values that the rooms below take."""
+
+from offhost.config import Job
+from offhost.config import Rule as WrittenRule
+from offhost.jobs.spec import JobSpec, Rule, Timing
+from offhost.vsphere.values import QuiescePolicy
+
+
+def job_spec(job: Job) -> JobSpec:
+    """A job file as the runner and the engine take it."""
+    return JobSpec(
+        name=job.job,
+        vcenter=job.vcenter,
+        repository=job.repository,
+        include=_rules(job.select.include),
+        exclude=_rules(job.select.exclude),
+        mode=job.mode,
+        quiesce=QuiescePolicy(job.quiesce.policy, job.quiesce.timeout),
+        transports=job.transports,
+        timing=Timing(job.schedule.cron, job.schedule.timezone) if job.schedule else None,
+        vms=job.limits.vms,
+        vms_per_datastore=job.limits.per_datastore,
+    )
+
+
+def _rules(written: tuple[WrittenRule, ...]) -> tuple[Rule, ...]:
+    return tuple(Rule(name=rule.name, folder=rule.folder) for rule in written)
