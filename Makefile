@@ -26,7 +26,7 @@ check: setup ## formatting, lint, types, layers: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --cache-dir .cache/import-linter
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 
 bench: setup ## speed, size and memory beside borg; CORPUS=folder of A.raw B.raw A2.raw, ROUNDS=n
 	@mkdir -p .cache/bench
@@ -37,7 +37,7 @@ format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: setup ## write deploy/constraints.txt from what is installed
+lock: ## take the newest Python packages: writes deploy/constraints.txt
 	@deploy/lock.sh
 
 clean: ## remove .venv and everything built or cached

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Writes constraints.txt from what .venv holds: the versions the project was last tested with.
+# Writes constraints.txt anew: the newest versions of all packages that offhost, its extras and its tools ask for.
+# To be followed by `make test`, since these are the versions offhost is then said to be tested with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+echo "lock: installing everything anew to see what it comes to, about a minute"
+python3 -m venv "$fresh"
+"$fresh/bin/python" -m pip install --quiet --disable-pip-version-check '.[proxy,dev]'
 {
-  echo "# Versions offhost is tested with. Written by \`make lock\`."
-  PYTHONWARNINGS=ignore .venv/bin/python -m pip freeze --exclude-editable --all --disable-pip-version-check |
-    grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|setuptools|wheel|offhost)=='
+  echo "# The versions offhost is tested with. Written by \`make lock\`."
+  "$fresh/bin/python" -m pip freeze --disable-pip-version-check | grep -E '^[A-Za-z0-9._-]+==' | grep -v '^offhost=='
 } >deploy/constraints.txt
