@@ -8,6 +8,7 @@ Does not own: what the files hold.
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from offhost.errors import DamagedImage, DiskImageError
 
 Reader = Callable[[int, str], ReadAt]
 """Takes over an open descriptor, and a name for messages: how the bytes of a file are read (cached, direct...)."""
+
+
+_UNSPEAKABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a terminal or a log would choke on: control characters, and bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,8 @@ def resolve(named_in: PurePosixPath, reference: str) -> PurePosixPath:
     Resolved by its letters alone, which is exact because links are not followed.
     Raises: DamagedImage for an absolute name and one that leaves the root.
     """
-    if not reference or any(ord(letter) < 0x20 for letter in reference):
-        raise _refused(named_in, reference, "no file can be called that")
+    if not reference or _UNSPEAKABLE.search(reference):
+        raise _refused(named_in, reference, "no file should be called that")
     if reference.startswith("/"):
         raise _refused(named_in, reference, "an absolute name")
     parts = list(named_in.parent.parts)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from offhost.blockio import ReadAt
 from offhost.diskimage.descriptor import SECTOR_BYTES
-from offhost.diskimage.grains import BELOW, GrainMap, Places, check_tables, directory_bytes, read_metadata
-from offhost.errors import DamagedImage, UnsupportedImage
+from offhost.diskimage.grains import BELOW, GrainMap, Places, check_tables, damaged, directory_bytes, read_metadata
+from offhost.errors import UnsupportedImage
 
 MAGIC = b"COWD"
 _HEADER = struct.Struct("<4s7I")
@@ -25,14 +25,14 @@ def cowd_map(file: ReadAt, size_bytes: int, name: str) -> GrainMap:
     header = read_metadata(file, 0, _HEADER.size, name)
     magic, version, _flags, sectors, grain_sectors, directory, entries, _next_free = _HEADER.unpack(header)
     if magic != MAGIC:
-        raise DamagedImage(f"{name}: not a vmfsSparse file, though its descriptor says so")
+        raise damaged(name, "not a vmfsSparse file, though its descriptor says so")
     if version != 1:
         raise UnsupportedImage(f"{name}: vmfsSparse version {version} is not known")
     if not 0 < grain_sectors <= _LIMIT_GRAIN_SECTORS or sectors * SECTOR_BYTES < size_bytes or not directory:
-        raise DamagedImage(f"{name}: the header contradicts the descriptor or itself")
+        raise damaged(name, "the header contradicts the descriptor or itself")
     needed = -(-size_bytes // (grain_sectors * SECTOR_BYTES * _TABLE_ENTRIES))
     if entries < needed:
-        raise DamagedImage(f"{name}: a directory of {entries} entries does not cover {size_bytes} bytes")
+        raise damaged(name, f"a directory of {entries} entries does not cover {size_bytes} bytes")
     length = directory_bytes(needed, _ENTRY.itemsize, name)
     raw = np.frombuffer(read_metadata(file, directory * SECTOR_BYTES, length, name), _ENTRY)
     tables = check_tables(raw.astype(np.int64) * SECTOR_BYTES, _TABLE_ENTRIES * _ENTRY.itemsize, file, name)

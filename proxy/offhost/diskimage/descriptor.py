@@ -73,6 +73,10 @@ class Descriptor:
         return f"{self.cid}<{self.parent_cid or ''}:{self.parent_hint!r}[{extents}]"
 
 
+def _damaged(name: str, what: str) -> DamagedImage:
+    return DamagedImage(f"{name}: {what}", hint="the descriptor is damaged: copy it again from the datastore")
+
+
 def is_descriptor(head: bytes) -> bool:
     """Whether a file that begins so is a descriptor."""
     return head[: len(_FIRST_LINE)].lower() == _FIRST_LINE
@@ -84,7 +88,7 @@ def parse_descriptor(content: bytes, name: str) -> Descriptor:
     Raises: DamagedImage for one that contradicts itself, UnsupportedImage for disks that are not files.
     """
     if not is_descriptor(content) or len(content) > LIMIT_BYTES:
-        raise DamagedImage(f"{name}: not a VMDK descriptor", hint="it begins with '# Disk DescriptorFile'")
+        raise _damaged(name, "not a VMDK descriptor")
     # An embedded descriptor is padded with zeros. File names are bytes to Linux: what is not UTF-8 passes unchanged.
     text = content.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
     settings: dict[str, str] = {}
@@ -103,16 +107,16 @@ def _setting(line: str, settings: dict[str, str], name: str) -> None:
     key, equals, value = line.partition("=")
     key = key.strip().lower()
     if not equals:
-        raise DamagedImage(f"{name}: the line {line[:80]!r} is neither an extent nor a setting")
+        raise _damaged(name, f"the line {line[:80]!r} is neither an extent nor a setting")
     if key in settings and key in _ONCE:
-        raise DamagedImage(f"{name}: says {key} twice")
+        raise _damaged(name, f"says {key} twice")
     settings[key] = value.strip().strip('"')
 
 
 def _extent(line: str, name: str) -> ExtentLine:
     match = _EXTENT.fullmatch(line)
     if not match:
-        raise DamagedImage(f"{name}: the extent {line[:80]!r} cannot be read")
+        raise _damaged(name, f"the extent {line[:80]!r} cannot be read")
     kind = match["kind"].upper()
     if kind not in _KINDS or match["access"] == "NOACCESS":
         raise UnsupportedImage(
@@ -121,11 +125,11 @@ def _extent(line: str, name: str) -> ExtentLine:
         )
     sectors, start = int(match["sectors"]), int(match["start"] or 0)
     if not 0 < sectors * SECTOR_BYTES <= LIMIT_DISK_BYTES or start * SECTOR_BYTES > LIMIT_DISK_BYTES:
-        raise DamagedImage(f"{name}: the extent {line[:80]!r} is larger than any disk, or empty")
+        raise _damaged(name, f"the extent {line[:80]!r} is larger than any disk, or empty")
     if kind != "ZERO" and not match["file"]:
-        raise DamagedImage(f"{name}: the extent {line[:80]!r} names no file")
+        raise _damaged(name, f"the extent {line[:80]!r} names no file")
     if start and kind not in _FLAT_KINDS:
-        raise DamagedImage(f"{name}: the sparse extent {line[:80]!r} begins inside its file")
+        raise _damaged(name, f"the sparse extent {line[:80]!r} begins inside its file")
     return ExtentLine(
         kind=kind, size_bytes=sectors * SECTOR_BYTES, file=match["file"] or "", start_bytes=start * SECTOR_BYTES
     )
@@ -134,7 +138,7 @@ def _extent(line: str, name: str) -> ExtentLine:
 def _assembled(settings: dict[str, str], extents: list[ExtentLine], name: str) -> Descriptor:
     for key in ("cid", "parentcid", "createtype"):
         if key not in settings:
-            raise DamagedImage(f"{name}: the descriptor has no {key}")
+            raise _damaged(name, f"the descriptor has no {key}")
     parent_cid = _cid(settings["parentcid"], name)
     return Descriptor(
         create_type=settings["createtype"],
@@ -148,7 +152,7 @@ def _assembled(settings: dict[str, str], extents: list[ExtentLine], name: str) -
 
 def _cid(text: str, name: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{1,8}", text):
-        raise DamagedImage(f"{name}: {text[:40]!r} is not a content id")
+        raise _damaged(name, f"{text[:40]!r} is not a content id")
     return text.lower().rjust(8, "0")
 
 
@@ -159,12 +163,12 @@ def _checked(descriptor: Descriptor, settings: Mapping[str, str], name: str) -> 
     if settings.get("isnativesnapshot", "no").lower() == "yes":
         raise UnsupportedImage(f"{name}: the delta is a snapshot of the storage array", hint="use another transport")
     if not 0 < len(descriptor.extents) <= _LIMIT_EXTENTS or descriptor.size_bytes > LIMIT_DISK_BYTES:
-        raise DamagedImage(f"{name}: {len(descriptor.extents)} extents of {descriptor.size_bytes} bytes make no disk")
+        raise _damaged(name, f"{len(descriptor.extents)} extents of {descriptor.size_bytes} bytes make no disk")
     kinds = {extent.kind for extent in descriptor.extents}
     if descriptor.parent_cid is None and (kinds & _DELTA_KINDS or descriptor.parent_hint):
-        raise DamagedImage(f"{name}: is a delta, but says that it has no parent")
+        raise _damaged(name, "is a delta, but says that it has no parent")
     if descriptor.parent_cid is not None and not descriptor.parent_hint:
-        raise DamagedImage(f"{name}: has a parent, but does not name it")
+        raise _damaged(name, "has a parent, but does not name it")
     if descriptor.parent_cid is not None and kinds & _FLAT_KINDS:
         raise UnsupportedImage(f"{name}: has a parent though its extents are whole", hint="use another transport")
     return descriptor

@@ -124,16 +124,24 @@ def _disks_of_vmx(vmx: Path, side_files: Mapping[str, bytes]) -> Iterator[tuple[
 
 
 def _topmost(path: Path, names: list[str]) -> Iterator[tuple[DiskKey, PurePosixPath]]:
-    """The disks that are neither an extent nor the base of another one."""
-    used: set[PurePosixPath] = set()
-    tops: list[str] = []
-    for name in (name for name in names if name.lower().endswith(".vmdk") and not is_raw_name(name)):
-        try:
-            with open_disk(path / name, path) as disk:
-                used.update(PurePosixPath(file.relative_to(path)) for file in disk.files if file.name != name)
-        except UnsupportedImage:
-            continue  # an extent of a disk; a disk that it belongs to says more when it is opened
-        tops.append(name)
-    remaining = (top for top in map(PurePosixPath, tops) if top not in used)
-    for number, top in enumerate(remaining):
-        yield DiskKey(f"disk{number}"), top
+    """The disks that are neither an extent nor the base of another one.
+
+    Small files, which descriptors are, come first: what they name as an extent is not looked into by itself, since a
+    guest may have written there what looks like a disk. Raises: UnsupportedImage for a file that belongs to no disk.
+    """
+    disks = [name for name in names if name.lower().endswith(".vmdk") and not name.lower().endswith("-ctk.vmdk")]
+    used: set[str] = set()
+    opened: list[str] = []
+    for name in sorted(disks, key=lambda name: (is_raw_name(name), (path / name).stat().st_size)):
+        if name in used:
+            continue
+        if is_raw_name(name):
+            raise UnsupportedImage(
+                f"{path / name}: no descriptor names it", hint="put its descriptor back, or move it elsewhere"
+            )
+        with open_disk(path / name, path) as disk:
+            used.update(str(file.relative_to(path)) for file in disk.files if file.name != name)
+        opened.append(name)
+    tops = sorted(set(opened) - used)
+    for number, top in enumerate(tops):
+        yield DiskKey(f"disk{number}"), PurePosixPath(top)

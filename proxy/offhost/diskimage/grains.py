@@ -69,10 +69,7 @@ class GrainMap:
                 places[done : done + take] = self.decode(raw.astype(np.uint64))
             done += take
         if np.any(places >= self.file.size_bytes) or np.any(places < ZERO):
-            raise DamagedImage(
-                f"{self.name}: grain {first + int(np.argmax(places))} of the disk is said to lie outside of the file",
-                hint="the file is cut short or damaged",
-            )
+            raise damaged(self.name, f"grain {first + int(np.argmax(places))} of the disk lies outside of the file")
         return places
 
     def allocated(self) -> ExtentMap:
@@ -89,29 +86,29 @@ class GrainMap:
         return ExtentMap(extents)
 
 
+def damaged(name: str, what: str) -> DamagedImage:
+    """The error for a sparse file that contradicts itself."""
+    return DamagedImage(f"{name}: {what}", hint="the file is cut short or damaged: copy the disk again")
+
+
 def directory_bytes(entries: int, entry_bytes: int, name: str) -> int:
     """The size of a directory. Raises: DamagedImage for one that no real disk needs."""
     if not 0 < entries * entry_bytes <= _LIMIT_DIRECTORY_BYTES:
-        raise DamagedImage(f"{name}: a grain directory of {entries} entries belongs to no real disk")
+        raise damaged(name, f"a grain directory of {entries} entries belongs to no real disk")
     return entries * entry_bytes
 
 
 def check_tables(tables: Places, table_bytes: int, file: ReadAt, name: str) -> Places:
     """The places of tables, when all that there are lie within the file. Raises: DamagedImage."""
     if np.any(tables < 0) or np.any(tables[tables > 0] > file.size_bytes - table_bytes):
-        raise DamagedImage(
-            f"{name}: the grain directory names a table outside of the file", hint="the file is cut short or damaged"
-        )
+        raise damaged(name, "the grain directory names a table outside of the file")
     return tables
 
 
 def read_metadata(file: ReadAt, offset: int, length: int, name: str) -> bytes:
     """A piece of a header or directory. Raises: DamagedImage when the file does not reach so far."""
     if offset + length > file.size_bytes:
-        raise DamagedImage(
-            f"{name}: {length} bytes of metadata at byte {offset} leave the file of {file.size_bytes} bytes",
-            hint="the file is cut short or damaged",
-        )
+        raise damaged(name, f"{length} bytes of metadata at byte {offset} leave the file of {file.size_bytes} bytes")
     return read_bytes(file, offset, length)
 
 
@@ -157,10 +154,7 @@ class SparseExtent:
 
     def _read_file(self, offset: int, target: memoryview) -> None:
         if offset + len(target) > self._map.file.size_bytes:
-            raise DamagedImage(
-                f"{self._map.name}: ends at byte {self._map.file.size_bytes}, within a grain",
-                hint="the file is cut short or damaged",
-            )
+            raise damaged(self._map.name, f"ends at byte {self._map.file.size_bytes}, within a grain")
         self._map.file.read_into(offset, target)
 
     def _is_dense(self, places: Places) -> bool:

@@ -21,11 +21,12 @@ from offhost.diskimage.grains import (
     Places,
     SparseExtent,
     check_tables,
+    damaged,
     directory_bytes,
     read_metadata,
 )
 from offhost.diskimage.layers import Piece, clear
-from offhost.errors import DamagedImage, UnsupportedImage
+from offhost.errors import UnsupportedImage
 from offhost.extents import ExtentMap
 
 MAGIC = b"KDMV"
@@ -62,19 +63,19 @@ def _parse(raw: bytes, name: str) -> _Header:
     magic, version, flags, sectors, grain, descriptor, descriptor_sectors, entries, _spare, directory = fields[:10]
     line_ends, algorithm = fields[12:14]
     if magic != MAGIC:
-        raise DamagedImage(f"{name}: not a sparse VMDK, or its end is missing")
+        raise damaged(name, "not a sparse VMDK, or its end is missing")
     if version not in (1, 2, 3) or flags & 0xFFFF0000 & ~_KNOWN_INCOMPATIBLE:
         raise UnsupportedImage(f"{name}: a sparse VMDK of version {version} with flags {flags:#x} is not known")
     if line_ends != _LINE_ENDS:
-        raise DamagedImage(f"{name}: its line ends were converted", hint="copy it again, as binary data")
+        raise damaged(name, "its line ends were converted by a transfer as text")
     if bool(flags & _COMPRESSED) != (algorithm == _DEFLATE) or bool(flags & _COMPRESSED) != bool(flags & _MARKERS):
         raise UnsupportedImage(f"{name}: compressed in an unknown way (flags {flags:#x}, algorithm {algorithm})")
     if not 0 < sectors <= LIMIT_DISK_BYTES // SECTOR_BYTES or not 0 < entries <= _LIMIT_TABLE_ENTRIES:
-        raise DamagedImage(f"{name}: {sectors} sectors in tables of {entries} grains make no disk")
+        raise damaged(name, f"{sectors} sectors in tables of {entries} grains make no disk")
     if not 0 < grain <= _LIMIT_GRAIN_SECTORS or grain & (grain - 1):
-        raise DamagedImage(f"{name}: a grain of {grain} sectors is not possible")
+        raise damaged(name, f"a grain of {grain} sectors is not possible")
     if max(descriptor, descriptor_sectors) > _LIMIT_SECTOR or (directory != _AT_END and directory > _LIMIT_SECTOR):
-        raise DamagedImage(f"{name}: the header names places outside of the file")
+        raise damaged(name, "the header names places outside of the file")
     return _Header(
         flags=flags,
         sectors=sectors,
@@ -93,7 +94,7 @@ def _header(file: ReadAt, name: str) -> _Header:
         return header
     footer = _parse(read_metadata(file, max(0, file.size_bytes - 2 * SECTOR_BYTES), _HEADER.size, name), name)
     if footer.directory == _AT_END or (footer.sectors, footer.grain_sectors) != (header.sectors, header.grain_sectors):
-        raise DamagedImage(f"{name}: header and footer contradict each other")
+        raise damaged(name, "header and footer contradict each other")
     return footer
 
 
@@ -113,7 +114,7 @@ def hosted_piece(file: ReadAt, size_bytes: int, below: ReadAt, name: str) -> Pie
     """A sparse file as the piece of a disk that it covers. Raises: DamagedImage, UnsupportedImage."""
     header = _header(file, name)
     if header.sectors * SECTOR_BYTES < size_bytes:
-        raise DamagedImage(f"{name}: holds {header.sectors} sectors, the descriptor says {size_bytes // SECTOR_BYTES}")
+        raise damaged(name, f"holds {header.sectors} sectors, the descriptor says {size_bytes // SECTOR_BYTES}")
     grains = _grain_map(file, header, size_bytes, name)
     return CompressedExtent(grains, below) if header.compressed else SparseExtent(grains, below)
 
@@ -184,9 +185,7 @@ class CompressedExtent:
                 plain = _decompressed(raw[_MARKER.size : _MARKER.size + length], size)
                 if wanted_bytes <= len(plain) <= size:
                     return plain
-        raise DamagedImage(
-            f"{self._map.name}: grain {grain} at byte {place} is damaged", hint="copy or export the disk again"
-        )
+        raise damaged(self._map.name, f"grain {grain} at byte {place} does not inflate to what it should be")
 
 
 def _most_compressed(grain_bytes: int) -> int:

@@ -26,6 +26,8 @@ from offhost.extents import ExtentMap
 
 _LIMIT_LEVELS = 64
 """vSphere allows 32 snapshots in a chain; a linked clone stands on another chain."""
+_OTHER_FORMATS = frozenset({".qcow", ".qcow2", ".vdi", ".vhd", ".vhdx", ".ova", ".ovf", ".vmx"})
+"""By their names: to look into a raw disk for a format would let its guest choose one."""
 _SESPARSE_HEAD = sesparse.MAGIC.to_bytes(8, "little")
 
 
@@ -105,6 +107,11 @@ def open_disk(path: Path, root: Path | None = None, *, reader: Reader = FileRead
         path = _operators_path(path)
         if stat.S_ISBLK(path.stat().st_mode):
             return _device(path, reader)
+        if path.suffix.lower() in _OTHER_FORMATS:
+            raise UnsupportedImage(
+                f"{path}: a {path.suffix} file is not a disk that offhost reads",
+                hint="convert it with qemu-img; name a VM by its folder; rename the file if it is raw after all",
+            )
         root = path.parent
     try:
         name = PurePosixPath(path.relative_to(root) if path.is_absolute() else path)
@@ -179,7 +186,10 @@ class _Opening:
     def _layer(self, name: PurePosixPath) -> Layer:
         """A level and, first, those below it. The depth is bounded, so the recursion is."""
         if any(level.name == name for level in self.levels) or len(self.levels) >= _LIMIT_LEVELS:
-            raise DamagedImage(f"{name}: its chain of {len(self.levels)} levels comes back to itself, or has no end")
+            raise DamagedImage(
+                f"{name}: its chain of {len(self.levels)} levels comes back to itself, or has no end",
+                hint="a parentFileNameHint in one of the descriptors is wrong",
+            )
         file, level = self._level(name)
         self.levels.append(level)
         descriptor = level.descriptor
@@ -205,7 +215,10 @@ class _Opening:
             content = hosted.embedded_descriptor(file.source, str(file.path))
             return file, Level(name, parse_descriptor(content, str(file.path)), embedded=True)
         if file.source.size_bytes > LIMIT_BYTES:
-            raise DamagedImage(f"{file.path}: a descriptor of {file.source.size_bytes} bytes is none")
+            raise DamagedImage(
+                f"{file.path}: has {file.source.size_bytes} bytes, which no descriptor has",
+                hint="a raw image is read as such when its name does not end in .vmdk",
+            )
         return file, Level(name, parse_descriptor(head, str(file.path)), embedded=False)
 
     def _parent(self, level: Level) -> Layer | None:
@@ -223,7 +236,10 @@ class _Opening:
                 hint="the base was written to after the snapshot: this chain does not hold a consistent disk",
             )
         if found.size_bytes != descriptor.size_bytes:
-            raise DamagedImage(f"{level.name}: has {descriptor.size_bytes} bytes, its base {found.size_bytes}")
+            raise DamagedImage(
+                f"{level.name}: has {descriptor.size_bytes} bytes, its base {name} has {found.size_bytes}",
+                hint="is this the base that the delta was made upon?",
+            )
         return below
 
     def _piece(self, named_in: PurePosixPath, extent: ExtentLine, below: ReadAt) -> Piece:

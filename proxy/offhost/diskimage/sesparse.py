@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from offhost.blockio import ReadAt
 from offhost.diskimage.descriptor import LIMIT_DISK_BYTES, SECTOR_BYTES
-from offhost.diskimage.grains import BELOW, ZERO, GrainMap, Places, check_tables, directory_bytes, read_metadata
-from offhost.errors import DamagedImage, UnsupportedImage
+from offhost.diskimage.grains import (
+    BELOW,
+    ZERO,
+    GrainMap,
+    Places,
+    check_tables,
+    damaged,
+    directory_bytes,
+    read_metadata,
+)
+from offhost.errors import UnsupportedImage
 
 MAGIC = 0x00000000CAFEBABE
 _VOLATILE_MAGIC = 0x00000000CAFECAFE
@@ -34,16 +43,16 @@ def sesparse_map(file: ReadAt, size_bytes: int, name: str) -> GrainMap:
     fields = _HEADER.unpack(read_metadata(file, 0, _HEADER.size, name))
     magic, version, sectors, grain, table, flags = fields[:6]
     if magic != MAGIC:
-        raise DamagedImage(f"{name}: not a seSparse file, though its descriptor says so")
+        raise damaged(name, "not a seSparse file, though its descriptor says so")
     if (version, grain, table, flags) != (_VERSION, _GRAIN_SECTORS, _TABLE_SECTORS, 0) or any(fields[6:10]):
         raise UnsupportedImage(f"{name}: a seSparse file of an unknown version or with unknown flags")
     volatile, directory, directory_sectors, tables_at, grains_at = (fields[at] for at in (10, 16, 17, 18, 24))
     if max(volatile, directory, directory_sectors, tables_at, grains_at) > _LIMIT_SECTOR:
-        raise DamagedImage(f"{name}: the header names places outside of the file")
+        raise damaged(name, "the header names places outside of the file")
     _check_clean(file, volatile, name)
     needed = -(-size_bytes // (_GRAIN_BYTES * (_TABLE_BYTES // _ENTRY.itemsize)))
     if sectors * SECTOR_BYTES < size_bytes or directory_sectors * SECTOR_BYTES < needed * _ENTRY.itemsize:
-        raise DamagedImage(f"{name}: does not cover the {size_bytes} bytes that its descriptor says")
+        raise damaged(name, f"does not cover the {size_bytes} bytes that its descriptor says")
     length = directory_bytes(needed, _ENTRY.itemsize, name)
     raw = np.frombuffer(read_metadata(file, directory * SECTOR_BYTES, length, name), _ENTRY)
     tables = check_tables(_table_places(raw, tables_at, name), _TABLE_BYTES, file, name)
@@ -63,7 +72,7 @@ def _check_clean(file: ReadAt, sector: int, name: str) -> None:
     """Raise unless all changes have reached the tables: a journal that must be replayed first is not ours to replay."""
     magic, _free, _sequence, replay = _VOLATILE.unpack(read_metadata(file, sector * SECTOR_BYTES, _VOLATILE.size, name))
     if magic != _VOLATILE_MAGIC:
-        raise DamagedImage(f"{name}: the second header is not one")
+        raise damaged(name, "the second header is not one")
     if replay:
         raise UnsupportedImage(f"{name}: was not closed cleanly", hint="let ESXi open and close the disk once")
 
@@ -72,7 +81,7 @@ def _table_places(entries: NDArray[np.uint64], tables_at: int, name: str) -> Pla
     """Directory entries to the places of tables: the top half says whether there is one, the lower half which."""
     used = entries != 0
     if np.any(entries[used] >> np.uint64(32) != 0x10000000):
-        raise DamagedImage(f"{name}: the grain directory has an entry of an unknown kind")
+        raise damaged(name, "the grain directory has an entry of an unknown kind")
     places = (entries & np.uint64(0xFFFFFFFF)).astype(np.int64) * _TABLE_BYTES + tables_at * SECTOR_BYTES
     return np.where(used, places, 0)
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from offhost.blockio import FileReadAt
 from offhost.diskimage import DiskImage, open_disk
+from offhost.diskimage.beneath import Reader
 from offhost.errors import DamagedImage, DiskImageError, GateClosed, TransportUnavailable
 from offhost.transport.contract import OpenDisk, split_path
 from offhost.transport.uncached import DirectFileReadAt, dropping_cache
@@ -55,7 +57,7 @@ class DatastoreTransport:
         cut short or contradict vSphere about the size.
         """
         try:
-            image = self._open(disk)
+            image = self._open(disk, DirectFileReadAt if self._mount(disk).direct_io else dropping_cache)
         except DamagedImage:
             raise
         except DiskImageError as error:
@@ -67,22 +69,23 @@ class DatastoreTransport:
             raise
         return OpenDisk(source=image, transport=self.name, identify=lambda: self._identity(vm, disk))
 
-    def _open(self, disk: Disk) -> DiskImage:
-        datastore, file = split_path(disk.backing.file)
-        mount = self._mounts[datastore]
-        reader = DirectFileReadAt if mount.direct_io else dropping_cache
-        return open_disk(mount.path / file, mount.path, reader=reader)
+    def _mount(self, disk: Disk) -> Mount:
+        return self._mounts[split_path(disk.backing.file)[0]]
+
+    def _open(self, disk: Disk, reader: Reader) -> DiskImage:
+        root = self._mount(disk).path
+        return open_disk(root / split_path(disk.backing.file)[1], root, reader=reader)
 
     def _identity(self, vm: Vm, disk: Disk) -> str:
         try:
-            with self._open(disk) as image:
+            with self._open(disk, FileReadAt) as image:
                 return image.identity
         except DiskImageError as error:
             raise GateClosed(f"{vm.name}: {disk.label} is not there as it was: {error.message}") from error
 
     def _unreadable(self, disk: Disk) -> str | None:
         datastore, file = split_path(disk.backing.file)
-        path = self._mounts[datastore].path / file
+        path = self._mount(disk).path / file
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -97,7 +100,10 @@ def _check_same(image: DiskImage, disk: Disk) -> None:
     """Raise unless the files opened are those of the disk, as far as both sides tell."""
     file = disk.backing.file
     if image.size_bytes != disk.capacity_bytes:
-        raise DamagedImage(f"{file}: holds {image.size_bytes} bytes, vSphere says {disk.capacity_bytes}")
+        raise DamagedImage(
+            f"{file}: holds {image.size_bytes} bytes, vSphere says {disk.capacity_bytes}",
+            hint="the file is cut short, or the mount shows an old state of it",
+        )
     datastore, _ = split_path(file)
     chain = tuple(f"[{datastore}] {level.name}" for level in image.levels)
     if disk.backing.chain and chain != disk.backing.chain:

@@ -124,7 +124,8 @@ class HttpsTransport:
         layer = Layer(pieces)
         if layer.size_bytes != disk.capacity_bytes:
             raise DamagedImage(
-                f"{disk.backing.file}: holds {layer.size_bytes} bytes, vSphere says {disk.capacity_bytes}"
+                f"{disk.backing.file}: holds {layer.size_bytes} bytes, vSphere says {disk.capacity_bytes}",
+                hint="the descriptor is not the disk's: consolidate the VM's disks",
             )
         return OpenDisk(
             source=layer,
@@ -153,7 +154,7 @@ class HttpsTransport:
         if size < extent.start_bytes + extent.size_bytes:
             raise DamagedImage(
                 f"{file}: has {size} bytes, its descriptor says {extent.start_bytes + extent.size_bytes}",
-                hint="the file is cut short",
+                hint="the file is cut short: the disk is damaged on its datastore",
             )
         return SliceReadAt(RangedFile(self._folder, file, size, host_bytes), extent.start_bytes, extent.size_bytes)
 

@@ -7,7 +7,17 @@ import pytest
 from offhost.blockio import read_bytes
 from offhost.diskimage import open_disk, open_folder, open_image
 from offhost.errors import DamagedImage, NotFound, UnsupportedImage
-from support.vmdk_files import COWD_GRAIN, cowd_delta, disk_bytes, flat_disk, overlay, qemu_convert, random_grains
+from support.vmdk_files import (
+    COWD_GRAIN,
+    cowd_delta,
+    describe,
+    disk_bytes,
+    flat_disk,
+    overlay,
+    qemu_convert,
+    random_grains,
+    stream_optimized,
+)
 
 SIZE = 1 << 20
 
@@ -57,6 +67,33 @@ def test_a_damaged_disk_in_a_folder_is_said_and_not_left_out(folder: Path) -> No
     (folder / "old-flat.vmdk").write_bytes(b"")
     with pytest.raises(DamagedImage, match="old-flat"):
         open_folder(folder)
+
+
+def test_what_a_guest_wrote_into_an_extent_hides_no_other_disk(tmp_path: Path) -> None:
+    """The first file of a disk in several begins with what the guest put there: here, a disk upon its neighbour."""
+    evil = stream_optimized(tmp_path / "evil.vmdk", bytes(SIZE)).read_bytes()
+    evil = evil.replace(b"parentCID=ffffffff", b'parentCID=11111111\nparentFileNameHint="victim.vmdk"')
+    (tmp_path / "evil.vmdk").unlink()
+    (tmp_path / "two-f001.vmdk").write_bytes(evil.ljust(SIZE, b"\0"))
+    describe(tmp_path / "two.vmdk", [f'RW {SIZE // 512} FLAT "two-f001.vmdk" 0'], create_type="twoGbMaxExtentFlat")
+    flat_disk(tmp_path, "victim", bytes(SIZE))
+    with open_folder(tmp_path) as machine:
+        assert [disk.files[0].name for disk in machine.disks.values()] == ["two.vmdk", "victim.vmdk"]
+
+
+def test_a_file_that_belongs_to_no_disk_is_not_left_out_in_silence(folder: Path) -> None:
+    (folder / "web-ctk.vmdk").write_bytes(b"change tracking")
+    open_folder(folder).close()
+    (folder / "old.vmdk").unlink()
+    with pytest.raises(UnsupportedImage, match="old-flat"):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["web.qcow2", "web.vmx", "WEB.VHDX"])
+def test_a_file_of_another_format_is_not_taken_for_a_raw_disk(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(512))
+    with pytest.raises(UnsupportedImage, match="not a disk"):
+        open_image(tmp_path / name)
 
 
 def test_a_vmx_that_names_a_disk_outside_is_refused(folder: Path) -> None:

@@ -91,7 +91,9 @@ def test_a_descriptor_beyond_any_real_size_is_refused() -> None:
         parse_descriptor(FLAT + b"#" * LIMIT_BYTES, "web.vmdk")
 
 
-@pytest.mark.parametrize("reference", ["/etc/shadow", "../other/disk-flat.vmdk", "a/../../x", "", "a\nb", "a\0b"])
+@pytest.mark.parametrize(
+    "reference", ["/etc/shadow", "../other/disk-flat.vmdk", "a/../../x", "", "a\nb", "a\0b", "a\x9bb", "a\udcffb"]
+)
 def test_a_name_outside_of_the_root_is_refused(reference: str) -> None:
     with pytest.raises(DamagedImage):
         resolve(PurePosixPath("web.vmdk"), reference)
