@@ -11,13 +11,14 @@ from datetime import datetime
 
 from offhost.aio import in_thread, shielded
 from offhost.clock import Clock
-from offhost.errors import GateClosed, NotFound, OffhostError, VmGone
+from offhost.errors import GateClosed, NotFound, OffhostError, SessionLost, VmGone, VSphereError
 from offhost.snapshot.gate import check_disks
 from offhost.snapshot.removal import Patience, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, take
 from offhost.transport.contract import OpenDisk, Transport, open_first
 from offhost.vsphere.configuration import configuration, snapshot_configuration
 from offhost.vsphere.folder import FolderAccess
+from offhost.vsphere.history import reverted_within
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, lineage
 from offhost.vsphere.tracking import changed_areas
@@ -41,6 +42,7 @@ class HeldSnapshot:
         frozen: VmConfiguration,
         taken: Taken | None,
         transports: Sequence[Transport],
+        clock: Clock,
         taken_at: datetime,
     ) -> None:
         """`taken` is None for a template, which is read as it is."""
@@ -50,7 +52,7 @@ class HeldSnapshot:
         self.consistency: Consistency = taken.consistency if taken else "offline"
         self.lineage = lineage(taken.tree, taken.snapshot.moref) if taken else ()
         self.warnings: list[str] = list(taken.warnings) if taken else []
-        self._vsphere = vsphere
+        self._vsphere, self._clock = vsphere, clock
         self._snapshot = taken.snapshot.moref if taken else None
         self._transports = transports
         self._opened: list[tuple[OpenDisk, str]] = []
@@ -66,6 +68,24 @@ class HeldSnapshot:
         """What changed on a disk since a base. Raises: ChangeTrackingInvalid with the reason for a full read."""
         assert self._snapshot is not None, "a template has no base: it does not change"
         return await changed_areas(self._vsphere, self.vm, disk, snapshot=self._snapshot, base_change_id=base_change_id)
+
+    async def reverted_since(self, taken_at: str) -> bool:
+        """Whether the VM was, or may have been, reverted to a snapshot since the `taken_at` of an earlier one.
+
+        A revert can leave lineage and change id as they were. When the events cannot be read, that is a warning and
+        the answer is yes.
+        """
+        try:
+            elapsed = self._clock.now() - datetime.fromisoformat(taken_at)
+        except (ValueError, TypeError):
+            return True
+        try:
+            return await reverted_within(self._vsphere, self.vm, elapsed)
+        except SessionLost:
+            raise
+        except VSphereError as error:
+            self.warnings.append(f"{error}; its disks are read in full")
+            return True
 
     async def gate(self) -> None:
         """Return only when every byte read so far is of this snapshot. Raises: GateClosed, which discards the run."""
@@ -157,7 +177,9 @@ async def held(
 
 async def _as_it_is(vsphere: VSphere, vm: Vm, transports: Sequence[Transport], clock: Clock) -> HeldSnapshot:
     frozen = await configuration(vsphere, vm)
-    return HeldSnapshot(vsphere, vm, frozen=frozen, taken=None, transports=transports, taken_at=clock.now())
+    return HeldSnapshot(
+        vsphere, vm, frozen=frozen, taken=None, transports=transports, clock=clock, taken_at=clock.now()
+    )
 
 
 async def _hold(
@@ -172,10 +194,10 @@ async def _hold(
 ) -> HeldSnapshot:
     untracked = await ensure_tracking(vsphere, vm, owner) if track else None
     before = await configuration(vsphere, vm)
+    taken_at = clock.now()  # beforehand: a revert while the guest is being quiesced counts as one since
     taken = await take(vsphere, vm, owner, quiesce, windows=before.guest_id.lower().startswith("win"))
-    taken_at = clock.now()
     frozen = await _frozen(vsphere, vm, taken.snapshot.moref)
-    snap = HeldSnapshot(vsphere, vm, frozen=frozen, taken=taken, transports=transports, taken_at=taken_at)
+    snap = HeldSnapshot(vsphere, vm, frozen=frozen, taken=taken, transports=transports, clock=clock, taken_at=taken_at)
     if untracked:
         snap.warnings.append(untracked)
     if vm.consolidation_needed:

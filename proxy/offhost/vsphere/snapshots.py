@@ -5,7 +5,6 @@ removal is tried (`snapshot`). A snapshot that is not ours is never touched, our
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -14,7 +13,7 @@ from pyVmomi import vim, vmodl
 
 from offhost.ids import InstallationId, RunId
 from offhost.vsphere.inventory import power_state
-from offhost.vsphere.properties import all_of, moref, properties
+from offhost.vsphere.properties import Row, all_of, moref, properties
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
 from offhost.vsphere.tasks import finished, settled
@@ -23,6 +22,8 @@ from offhost.vsphere.values import Snapshot, Vm
 NAME = "offhost backup"
 _OURS = re.compile(r"offhost backup: installation ([0-9a-f]{32}) run ([0-9a-f]{32})\b")
 _CREATING = "VirtualMachine.createSnapshot"
+_ROOTS = "snapshot.rootSnapshotList"
+_TREE_PATHS = (_ROOTS, "snapshot.currentSnapshot")
 _VSS_COPY = 5
 """VSS_BT_COPY: leaves the applications' own backup history and logs alone."""
 _SHORTEST_QUIESCE_MINUTES, _LONGEST_QUIESCE_MINUTES = 5, 240
@@ -84,22 +85,15 @@ async def snapshots(vsphere: VSphere, vm: Vm) -> list[Snapshot]:
     """The VM's whole tree, parents before children."""
 
     def call(live: Live) -> list[Snapshot]:
-        row = properties(live, vim.VirtualMachine, [live.vm(vm.moref)], ["snapshot.rootSnapshotList"])[vm.moref]
-        return list(_tree(row.get("snapshot.rootSnapshotList", ()), None))
+        return _tree(properties(live, vim.VirtualMachine, [live.vm(vm.moref)], _TREE_PATHS)[vm.moref])
 
     return await vsphere.read(call, f"listing the snapshots of {vm.name}")
 
 
 async def all_snapshots(vsphere: VSphere) -> dict[str, list[Snapshot]]:
     """The trees of all VMs that have one, by the VM's moref."""
-    rows = await vsphere.read(
-        lambda live: all_of(live, {vim.VirtualMachine: ["snapshot.rootSnapshotList"]}), "listing all snapshots"
-    )
-    return {
-        vm: list(_tree(row["snapshot.rootSnapshotList"], None))
-        for vm, row in rows.items()
-        if "snapshot.rootSnapshotList" in row
-    }
+    rows = await vsphere.read(lambda live: all_of(live, {vim.VirtualMachine: _TREE_PATHS}), "listing all snapshots")
+    return {vm: tree for vm, tree in ((vm, _tree(row)) for vm, row in rows.items()) if tree}
 
 
 async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
@@ -116,11 +110,20 @@ def lineage(tree: list[Snapshot], snapshot: str) -> tuple[str, ...]:
     """From the root down to the parent of a snapshot, each with its time of creation.
 
     What a snapshot's disk holds descends from these. Changed areas since a base are believed only when its lineage is
-    the beginning of this one: a revert can keep the change id's UUID.
+    the beginning of this one.
     """
     by_moref = {one.moref: one for one in tree}
+    return _descent(by_moref, by_moref[snapshot].parent)
+
+
+def current_lineage(tree: list[Snapshot]) -> tuple[str, ...]:
+    """The lineage that a snapshot would have if it were taken now."""
+    current = next((one.moref for one in tree if one.current), None)
+    return _descent({one.moref: one for one in tree}, current)
+
+
+def _descent(by_moref: dict[str, Snapshot], at: str | None) -> tuple[str, ...]:
     above: list[str] = []
-    at = by_moref[snapshot].parent
     while at is not None:
         above.append(f"{at}@{by_moref[at].created}")
         at = by_moref[at].parent
@@ -136,19 +139,28 @@ def _quiesce_spec(minutes: int | None, *, windows: bool) -> vim.vm.GuestQuiesceS
     return vim.vm.GuestQuiesceSpec(timeout=timeout)
 
 
-def _tree(nodes: Any, parent: str | None) -> Iterator[Snapshot]:
-    """Walked with a stack of its own: a tree is as deep as a VM's owner made it."""
-    waiting = [(node, parent) for node in reversed(nodes)]
+def _tree(row: Row) -> list[Snapshot]:
+    """Parents before children; walked with a stack of its own: a tree is as deep as a VM's owner made it."""
+    current = row.get("snapshot.currentSnapshot")
+    waiting: list[tuple[Any, str | None]] = [(node, None) for node in reversed(row.get(_ROOTS, ()))]
+    found: list[Snapshot] = []
     while waiting:
-        node, above = waiting.pop()
-        yield Snapshot(
-            moref=moref(node.snapshot),
-            id=int(node.id),
-            name=str(node.name),
-            description=str(node.description),
-            parent=above,
-            created=node.createTime.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-            quiesced=bool(node.quiesced),
-            power=power_state(node.state),
-        )
-        waiting.extend((child, moref(node.snapshot)) for child in reversed(node.childSnapshotList))
+        node, parent = waiting.pop()
+        ref = moref(node.snapshot)
+        found.append(_snapshot(node, parent, current=current is not None and moref(current) == ref))
+        waiting.extend((child, ref) for child in reversed(node.childSnapshotList))
+    return found
+
+
+def _snapshot(node: Any, parent: str | None, *, current: bool) -> Snapshot:
+    return Snapshot(
+        moref=moref(node.snapshot),
+        id=int(node.id),
+        name=str(node.name),
+        description=str(node.description),
+        parent=parent,
+        created=node.createTime.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        quiesced=bool(node.quiesced),
+        power=power_state(node.state),
+        current=current,
+    )

@@ -98,6 +98,8 @@ class Snapshot:
     """vSphere's own statement that the guest was quiesced for it."""
     power: PowerState
     """The VM's power state when it was taken."""
+    current: bool
+    """Whether the VM runs on top of this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,6 +266,37 @@ class TestChangedAreas:
         assert "ReconfigVM_Task" not in vcenter.calls().methods
 
 
+class TestReverts:
+    """A revert takes the disk back in time, and can leave lineage and change id as they were."""
+
+    async def test_a_revert_since_the_base_is_seen(self, web: HeldVm) -> None:
+        foreign = web.vcenter.create_foreign_snapshot(web.vm.moref)
+        async with web.hold() as base:
+            pass
+        web.vcenter.revert(web.vm.moref, foreign)
+        async with web.hold() as snap:
+            assert snap.lineage == base.lineage
+            assert await snap.reverted_since(base.taken_at.isoformat())
+
+    async def test_a_revert_before_the_base_does_not_count(self, web: HeldVm) -> None:
+        web.vcenter.revert(web.vm.moref, web.vcenter.create_foreign_snapshot(web.vm.moref))
+        await asyncio.sleep(1.1)  # events carry whole seconds
+        async with web.hold() as base:
+            pass
+        async with web.hold() as snap:
+            assert not await snap.reverted_since(base.taken_at.isoformat())
+
+    async def test_events_that_cannot_be_read_are_a_doubt_and_a_warning(self, web: HeldVm) -> None:
+        async with web.hold() as snap:
+            web.vcenter.rules([Rule("QueryEvents", fault="NotSupported")])
+            assert await snap.reverted_since(snap.taken_at.isoformat())
+        assert any("read in full" in warning for warning in snap.warnings)
+
+    async def test_a_base_without_a_time_is_a_doubt(self, web: HeldVm) -> None:
+        async with web.hold() as snap:
+            assert await snap.reverted_since("")
+
+
 class TestTheGate:
     """Whatever happens to the snapshot or its files closes the gate, and the run is discarded."""
 

@@ -14,6 +14,7 @@ from offhost.vsphere.snapshots import (
     all_snapshots,
     create,
     creation_settled,
+    current_lineage,
     lineage,
     owner_of,
     remove,
@@ -94,9 +95,11 @@ async def test_the_lineage_is_the_snapshots_from_the_root_to_the_parent(
 ) -> None:
     root = vcenter.create_foreign_snapshot(vm.moref)
     child = vcenter.create_foreign_snapshot(vm.moref, name="later")
+    expected = current_lineage(await snapshots(vsphere, vm))
     ours = await create(vsphere, vm, "", quiesce_minutes=None)
     found = lineage(await snapshots(vsphere, vm), ours)
     assert [one.partition("@")[0] for one in found] == [root, child]
+    assert found == expected
 
 
 async def test_all_trees_are_listed_at_once(vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm) -> None:
