@@ -38,6 +38,20 @@ async def shielded(clean_up: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+async def guarded(work: Coroutine[Any, Any, T], watch: Coroutine[Any, Any, None]) -> T:
+    """Run `work` beside `watch`: when that fails first, the work is cancelled, waited for, and the failure raised."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(watch)
+    try:
+        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            watching.result()
+        return await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+            await _settled(task)
+
+
 async def _settled(work: "asyncio.Future[T]") -> None:
     """Wait until `work` is done, whatever it ends in and however often we are cancelled meanwhile."""
     while not work.done():

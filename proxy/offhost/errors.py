@@ -149,6 +149,12 @@ class ChangeTrackingInvalid(VSphereError):
     code = "change_tracking_invalid"
 
 
+class UnreadableDisks(VSphereError):
+    """Disks that no snapshot holds still, or that would be read as ciphertext; the message names each."""
+
+    code = "unreadable_disks"
+
+
 class ConsolidationNeeded(VSphereError):
     """The VM's disks need consolidation, which offhost does only when told to."""
 

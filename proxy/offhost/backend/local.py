@@ -40,10 +40,12 @@ class LocalBackend:
     @classmethod
     def create(cls, root: Path, prefixes: list[str]) -> "LocalBackend":
         """Make the directories of a new repository, durably."""
+        parents = dict.fromkeys(["", *(prefix.rpartition("/")[0] for prefix in prefixes)])
         with _translated(root):
-            for prefix in ["", _TEMPORARY, *prefixes]:
-                (root / prefix).mkdir(mode=0o700, parents=True, exist_ok=True)
-            for directory in {root.absolute().parent, root, *((root / prefix).parent for prefix in prefixes)}:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            for prefix in [*parents, _TEMPORARY, *prefixes]:
+                (root / prefix).mkdir(mode=0o700, exist_ok=True)
+            for directory in (root.absolute().parent, root, *(root / parent for parent in parents)):
                 _flush_directory(directory)
         return cls(root)
 

@@ -41,7 +41,7 @@ class DiskCopy:
     workers: SpanWorkers
     base: DiskMap | None = None
     areas: ExtentMap | None = None
-    progress: Callable[[int, int], None] = lambda *_: None
+    progress: Callable[[int, int], object] = lambda *_: None
     """Told bytes done and in all, from any thread."""
     totals: CopyTotals = CopyTotals()
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -13,7 +13,7 @@ import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from offhost.errors import PackCorrupt, WrongKey
+from offhost.errors import PackCorrupt
 from offhost.ids import VmId
 
 KEY_BYTES = 32
@@ -58,9 +58,9 @@ class Keyring:
         return max(self.epochs)
 
     def sealing_key(self, epoch: int, kind: int, salt: bytes) -> bytes:
-        """The key of one pack or object. Raises: WrongKey for an epoch that this keyring has not."""
+        """The key of one pack or object. Raises: PackCorrupt for an epoch that there is no key of."""
         if epoch not in self.epochs:
-            raise WrongKey(f"an object is sealed with key epoch {epoch}, which the keyring does not hold")
+            raise PackCorrupt(f"an object says that it is sealed with key epoch {epoch}, of which there is no key")
         return _kdf("offhost 1 sealing key", self.epochs[epoch], self.repository_id, bytes([kind]), salt)
 
     def metadata_id_key(self) -> bytes:

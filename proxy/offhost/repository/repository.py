@@ -3,6 +3,7 @@
 Owns: the configuration object, opening with a key, sessions over one VM. Does not own: anything below it.
 """
 
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.sealed import ObjectType, get_json, seal_json
 from offhost.repository.session import WriteSession
 from offhost.repository.store import ChunkStore
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1
 CUTTER = "page-1"
@@ -152,7 +155,11 @@ def _keyring(backend: LocalBackend, passphrase: str) -> Keyring:
             f"{backend.location}: not an offhost repository", hint="`offhost --repo DIR repo init` makes one"
         )
     for name in names:
-        keyring = unwrap(name.rpartition("/")[2], backend.get(name, WRAPPER_LIMIT_BYTES), passphrase)
+        try:
+            keyring = unwrap(name.rpartition("/")[2], backend.get(name, WRAPPER_LIMIT_BYTES), passphrase)
+        except PackCorrupt as error:  # whoever can write here must not shut out those whose wrappers are whole
+            _log.warning("%s", error)
+            continue
         if keyring:
             return keyring
     raise WrongKey(f"{backend.location}: the passphrase does not open it", hint="check the passphrase, and its file")
