@@ -27,6 +27,7 @@ SOURCES = Path(__file__).resolve().parents[1] / "vsim"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "vsim"
 GOPATH = Path("/usr/share/gocode")
 GOVMOMI = GOPATH / "src" / "github.com" / "vmware" / "govmomi" / "simulator"
+MEMORY = Path("/dev/shm")
 BUILD_TIMEOUT_S = 900
 _BLOCK = 4 << 20
 
@@ -130,6 +131,8 @@ class SimulatedVCenter:
     ) -> None:
         types = dict(datastores) if datastores is not None else {"DS1": "VMFS"}
         executable = binary or build()
+        if directory is None and vms and MEMORY.is_dir():
+            directory = MEMORY  # a thousand VMs are ten thousand small files
         self._directory = Path(tempfile.mkdtemp(prefix="vsim-", dir=directory))
         self.datastores: dict[str, Path] = {name: self._directory / name for name in types}
         self._lock = threading.Lock()
@@ -343,7 +346,10 @@ class SimulatedVCenter:
     # --- troubles
 
     def rules(self, rules: Sequence[Rule]) -> None:
-        """Inject these faults, in place of those before; the first that fits a call is taken."""
+        """Inject these faults, in place of those before; the first that fits a call is taken.
+
+        Raises SimulatorError for a mode, fault or field that does not exist.
+        """
         self._command("rules", rules=[_rule_json(rule) for rule in rules])
 
     def drop_sessions(self) -> None:

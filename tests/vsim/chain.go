@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"regexp"
 	"syscall"
 
@@ -32,22 +31,26 @@ func createDelta(parent string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	stem := deltaSuffix.ReplaceAllString(parent, "")
-	name := ""
-	for n := 1; ; n++ {
-		name = fmt.Sprintf("%s-%06d.vmdk", stem, n)
-		if _, err := os.Stat(localPath(name)); errors.Is(err, os.ErrNotExist) {
-			break
-		}
-	}
+	numbered := freeNumber(deltaSuffix.ReplaceAllString(parent, ""))
+	file := localPath(numbered + ".vmdk")
 	d := &descriptor{
-		cid: below.cid, parentCID: below.cid, createType: "vmfsSparse", parentHint: path.Base(parent),
-		sectors: below.sectors, extentKind: "VMFSSPARSE", extentFile: deltaSuffix.ReplaceAllString(path.Base(name), "") + name[len(name)-12:len(name)-5] + "-delta.vmdk",
+		cid: below.cid, parentCID: below.cid, createType: "vmfsSparse", parentHint: baseName(parent),
+		sectors: below.sectors, extentKind: "VMFSSPARSE", extentFile: baseName(numbered) + "-delta.vmdk",
 	}
-	if err := createCOWD(d.extentPath(localPath(name)), d.sectors); err != nil {
+	if err := createCOWD(d.extentPath(file), d.sectors); err != nil {
 		return "", err
 	}
-	return name, d.write(localPath(name))
+	return numbered + ".vmdk", d.write(file)
+}
+
+// freeNumber is the first of STEM-000001, STEM-000002... that no disk has.
+func freeNumber(stem string) string {
+	for n := 1; ; n++ {
+		numbered := fmt.Sprintf("%s-%06d", stem, n)
+		if _, err := os.Stat(localPath(numbered + ".vmdk")); errors.Is(err, os.ErrNotExist) {
+			return numbered
+		}
+	}
 }
 
 // removeLink deletes one disk's descriptor and extent.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -40,10 +43,33 @@ type rules struct {
 	list []*rule
 }
 
-func (r *rules) set(list []*rule) {
+// set replaces the rules; it refuses one that names no known mode or fault, which would else be a test of nothing.
+func (r *rules) set(list []*rule) error {
+	for _, one := range list {
+		if err := one.check(); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.list = list
+	return nil
+}
+
+func (r *rule) check() error {
+	switch r.Mode {
+	case modeHTTP503, modeDrop, modeDelay:
+		return nil
+	case modeTask:
+		if r.Fault == "" {
+			return nil
+		}
+	case modeSOAP:
+	default:
+		return errors.New("no such mode: " + r.Mode)
+	}
+	_, err := r.make()
+	return err
 }
 
 // match counts the call on every rule that fits it, and returns the first that is due, or nil.
@@ -84,32 +110,41 @@ func (r *rule) fault(q *request) types.BaseMethodFault {
 	if r.Fault == "" {
 		return nil
 	}
-	kind, ok := typeOf(r.Fault)
-	if !ok {
-		return &types.SystemError{Reason: "vsim: no such fault type: " + r.Fault}
-	}
-	made := reflect.New(kind).Interface()
-	if len(r.Fields) > 0 {
-		if err := json.Unmarshal(r.Fields, made); err != nil {
-			return &types.SystemError{Reason: "vsim: fields of " + r.Fault + ": " + err.Error()}
-		}
-	}
-	fault, ok := made.(types.BaseMethodFault)
-	if !ok {
-		return &types.SystemError{Reason: "vsim: not a fault: " + r.Fault}
+	made, err := r.make()
+	if err != nil {
+		return &types.SystemError{Reason: err.Error()}
 	}
 	fillReferences(reflect.ValueOf(made).Elem(), q.this)
-	return fault
+	return made
+}
+
+func (r *rule) make() (types.BaseMethodFault, error) {
+	kind, ok := typeOf(r.Fault)
+	if !ok {
+		return nil, errors.New("no such fault: " + r.Fault)
+	}
+	made, ok := reflect.New(kind).Interface().(types.BaseMethodFault)
+	if !ok {
+		return nil, errors.New("not a fault: " + r.Fault)
+	}
+	if len(r.Fields) > 0 {
+		fields := json.NewDecoder(bytes.NewReader(r.Fields))
+		fields.DisallowUnknownFields()
+		if err := fields.Decode(made); err != nil {
+			return nil, fmt.Errorf("fields of %s: %w", r.Fault, err)
+		}
+	}
+	return made, nil
 }
 
 // fillReferences puts the object called where a fault must name one and the rule does not: clients cannot decode an
 // empty reference.
-func fillReferences(fields reflect.Value, object morefT) {
+func fillReferences(fields reflect.Value, object reference) {
 	for i := 0; i < fields.NumField(); i++ {
 		switch field := fields.Field(i).Addr().Interface().(type) {
-		case *morefT:
+		case *reference:
 			if fields.Type().Field(i).Name == "Task" && field.Type == "" {
-				*field = morefT{Type: "Task", Value: "task-0"}
+				*field = reference{Type: "Task", Value: "task-0"}
 			} else if field.Type == "" {
 				*field = object
 			}

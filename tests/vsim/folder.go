@@ -31,7 +31,7 @@ func (v *vcenter) serveFolder(w http.ResponseWriter, r *http.Request) {
 	}
 	name := path.Clean("/" + strings.TrimPrefix(r.URL.Path, "/folder/"))
 	file := path.Join(ds.Info.GetDatastoreInfo().Url, name)
-	if due := v.rules.match(&request{method: "folder:" + r.Method, this: morefT{Value: name}}); due != nil && spoil(counted, due) {
+	if due := v.rules.match(&request{method: "folder:" + r.Method, this: reference{Value: name}}); due != nil && spoil(counted, due) {
 		return
 	}
 	if v.locked(ds.Name, name) {

@@ -39,3 +39,20 @@ func (j *journal) folder(sent, received int64) {
 	j.FolderSent += sent
 	j.FolderReceived += received
 }
+
+func (j *journal) copy(reset bool) answer {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	counts := map[string]int{}
+	for name, n := range j.Methods {
+		counts[name] = n
+	}
+	told := answer{
+		"methods": counts, "calls": append([]call{}, j.Calls...), "folder_requests": j.FolderRequests,
+		"folder_bytes_served": j.FolderSent, "folder_bytes_received": j.FolderReceived,
+	}
+	if reset {
+		j.Methods, j.Calls, j.FolderRequests, j.FolderSent, j.FolderReceived = nil, nil, 0, 0, 0
+	}
+	return told
+}

@@ -9,6 +9,8 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
+type reference = types.ManagedObjectReference
+
 // datacenter is the inventory's only one, kept here because finding it means walking every object there is.
 var datacenter *simulator.Datacenter
 

@@ -9,14 +9,12 @@ import (
 
 // What the stock simulator leaves undone about snapshots: it keeps the tree, and touches no disk.
 
-type morefT = types.ManagedObjectReference
-
-func findSnapshot(ref morefT) *simulator.VirtualMachineSnapshot {
+func findSnapshot(ref reference) *simulator.VirtualMachineSnapshot {
 	snapshot, _ := simulator.Map.Get(ref).(*simulator.VirtualMachineSnapshot)
 	return snapshot
 }
 
-func snapshotDisk(ref *morefT, key int32) *types.VirtualDisk {
+func snapshotDisk(ref *reference, key int32) *types.VirtualDisk {
 	if ref == nil {
 		return nil
 	}
@@ -93,7 +91,7 @@ func newTop(disk *types.VirtualDisk) (*backingInfo, error) {
 
 // snapshotCreated freezes the disks as they are: the snapshot keeps them, with their change ids, and the VM moves on to
 // deltas. The stun this takes comes after the ids were read, so a tracking just switched on gives none yet.
-func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref morefT) error {
+func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref reference) error {
 	snapshot := findSnapshot(ref)
 	frozen, _ := withBackings(vm.Config.Hardware.Device, func(disk *types.VirtualDisk) (*backingInfo, error) {
 		kept := *backingOf(disk)
@@ -216,7 +214,7 @@ func (g diskGraph) foldable() (child, parent string) {
 
 // reverted throws the present state of the disks away and starts a new one on what the snapshot kept. keepTracking says
 // whether the change trackers survive it: on some releases they do, and then know nothing of what the revert changed.
-func (v *vcenter) reverted(vm *simulator.VirtualMachine, ref morefT) error {
+func (v *vcenter) reverted(vm *simulator.VirtualMachine, ref reference) error {
 	snapshot := findSnapshot(ref)
 	if snapshot == nil {
 		return fmt.Errorf("no snapshot %s", ref.Value)

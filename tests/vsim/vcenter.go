@@ -48,14 +48,14 @@ var diskMethods = map[string]bool{
 // request is one SOAP call on its way through.
 type request struct {
 	method   string
-	this     morefT
+	this     reference
 	args     interface{}
 	body     []byte
 	http     *http.Request
 	loggedIn bool
 	quiesced bool
-	owner    *morefT // the VM of the snapshot that is called, which may be gone afterwards
-	putBack  func()  // undoes what prepare did for the call's sake
+	owner    *reference // the VM of the snapshot that is called, which may be gone afterwards
+	putBack  func()     // undoes what prepare did for the call's sake
 }
 
 func (v *vcenter) serveSDK(w http.ResponseWriter, r *http.Request) {
@@ -108,13 +108,13 @@ func readRequest(r *http.Request) (*request, error) {
 
 // canQuiesce: without running Tools a host ignores the wish, and the snapshot says so ("Web Services API Reference",
 // CreateSnapshot_Task).
-func canQuiesce(ref morefT) bool {
+func canQuiesce(ref reference) bool {
 	vm := findVM(ref.Value)
 	return vm != nil && vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn && vm.Guest != nil &&
 		vm.Guest.ToolsRunningStatus == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
 }
 
-func snapshotBody(vm morefT, name, description string, memory, quiesce bool) []byte {
+func snapshotBody(vm reference, name, description string, memory, quiesce bool) []byte {
 	return []byte(fmt.Sprintf(envelope, fmt.Sprintf(`<CreateSnapshot_Task xmlns="urn:vim25">`+
 		`<_this type="VirtualMachine">%s</_this><name>%s</name><description>%s</description>`+
 		`<memory>%v</memory><quiesce>%v</quiesce></CreateSnapshot_Task>`,
@@ -206,7 +206,7 @@ func (v *vcenter) passOn(reply *httptest.ResponseRecorder, q *request) {
 
 // makeReadable names an entity for the task that a client can decode: 0.24.2 puts a snapshot or a manager there, which
 // are no managed entities.
-func makeReadable(task *simulator.Task, owner *morefT) {
+func makeReadable(task *simulator.Task, owner *reference) {
 	if task.Info.Entity == nil {
 		return
 	}
@@ -231,7 +231,7 @@ func describe(fault types.BaseMethodFault) string {
 }
 
 // startTask runs work as a task of its own on the VM that the object is or belongs to.
-func startTask(this morefT, method string, wait bool, work func() (types.AnyType, types.BaseMethodFault)) morefT {
+func startTask(this reference, method string, wait bool, work func() (types.AnyType, types.BaseMethodFault)) reference {
 	object := simulator.Map.Get(this)
 	if snapshot, ok := object.(*simulator.VirtualMachineSnapshot); ok {
 		object = simulator.Map.Get(snapshot.Vm)

@@ -22,7 +22,7 @@ from pyVmomi import vim, vmodl
 from offhost.blockio import read_bytes
 from offhost.diskimage import open_disk
 from support.pyvmomi_client import PlainClient
-from support.vcenter import DiskSpec, Rule, SimulatedVCenter
+from support.vcenter import DiskSpec, Rule, SimulatedVCenter, SimulatorError
 
 MIB = 1 << 20
 GRAIN = 64 << 10
@@ -472,6 +472,15 @@ def test_a_fault_carries_its_fields_and_keeps_to_its_object(
         client.take_snapshot(vm)
     assert refused.value.privilegeId == "VirtualMachine.State.CreateSnapshot"
     client.take_snapshot(other)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Rule("X", mode="sometimes"), Rule("X", fault="NoSuchFault"), Rule("X", fault="NoPermission", fields={"a": 1})],
+)
+def test_a_rule_that_could_never_act_is_refused(shared_vcenter: SimulatedVCenter, rule: Rule) -> None:
+    with pytest.raises(SimulatorError):
+        shared_vcenter.rules([rule])
 
 
 def test_a_rule_for_a_vm_covers_calls_on_its_snapshots_and_counts_them(
