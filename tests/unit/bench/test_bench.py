@@ -1,0 +1,79 @@
+"""The benchmark measures what it says: disks, areas, processes, and whether a target is met."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.disks import GRAIN_BYTES, changed_areas, used_bytes
+from bench.measure import CommandFailed, Cost, run
+from bench.report import SPEED_TARGETS, findings, render
+from bench.sitting import BORG, CHECKED, UNCHECKED, Sitting
+from offhost.extents import Extent
+
+MIB = 1 << 20
+
+
+def disk(path: Path, content: dict[int, bytes], *, size_bytes: int = 48 * MIB) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+        for offset, data in content.items():
+            file.seek(offset)
+            file.write(data)
+    return path
+
+
+def test_used_bytes_are_the_pages_that_are_not_zero(tmp_path: Path) -> None:
+    image = disk(tmp_path / "a.raw", {0: b"boot", 40 * MIB: b"x" * 4097, 44 * MIB: bytes(MIB)})
+    assert used_bytes(image) == 3 * 4096
+
+
+def test_changed_areas_are_the_grains_that_differ(tmp_path: Path) -> None:
+    before = disk(tmp_path / "a.raw", {0: b"same", 5 * MIB: b"old", 20 * MIB: b"removed"})
+    after = disk(tmp_path / "b.raw", {0: b"same", 5 * MIB: b"new", 40 * MIB - 1: b"over a grain's edge"})
+    assert list(changed_areas(before, after)) == [
+        Extent(5 * MIB, 5 * MIB + GRAIN_BYTES),
+        Extent(20 * MIB, 20 * MIB + GRAIN_BYTES),
+        Extent(40 * MIB - GRAIN_BYTES, 40 * MIB + GRAIN_BYTES),
+    ]
+
+
+def test_disks_of_different_size_have_no_changed_areas(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="differ in size"):
+        changed_areas(disk(tmp_path / "a.raw", {}), disk(tmp_path / "b.raw", {}, size_bytes=MIB))
+
+
+def test_a_childs_memory_counts_as_its_parents() -> None:
+    hold = "held = b'x' * (64 << 20); import time; time.sleep(0.3)"
+    cost = run(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"], env={}
+    )
+    assert cost.peak_anonymous_bytes >= 64 * MIB
+    assert cost.wall_s >= 0.3
+
+
+def test_a_command_that_fails_has_no_cost() -> None:
+    with pytest.raises(CommandFailed, match="no such disk"):
+        run([sys.executable, "-c", "raise SystemExit('no such disk')"], env={})
+
+
+def sitting(*, ours_s: float) -> Sitting:
+    """A sitting in which borg took 10 s for everything."""
+    measured = Sitting(used_bytes={"A": 100 * MIB}, area_bytes=10 * MIB, read_bytes=12 * MIB)
+    for target in SPEED_TARGETS:
+        measured.costs[target.step, BORG] = Cost(10, 10, 80 * MIB, "")
+        measured.costs[target.step, CHECKED] = Cost(ours_s, ours_s, 200 * MIB, "")
+        measured.costs[target.step, UNCHECKED] = Cost(ours_s, ours_s, 200 * MIB, "")
+    measured.repository_bytes = {CHECKED: 80 * MIB, UNCHECKED: 80 * MIB, BORG: 100 * MIB}
+    return measured
+
+
+@pytest.mark.parametrize(("ours_s", "missed"), [(0.5, 0), (2.0, 3), (10.0, 6)])
+def test_the_report_says_which_targets_were_missed(ours_s: float, missed: int) -> None:
+    assert render([sitting(ours_s=ours_s)], "make bench", "").count("**not met**") == missed
+
+
+def test_what_people_wrote_below_the_figures_survives_the_next_report(tmp_path: Path) -> None:
+    report = tmp_path / "RESULTS.md"
+    report.write_text(render([sitting(ours_s=1)], "make bench", "## What limits them\n\nThe disk."))
+    assert findings(report).strip() == "## What limits them\n\nThe disk."
