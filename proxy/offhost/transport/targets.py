@@ -113,23 +113,20 @@ class DatastoreTarget:
 
 
 class WritableFolder(ReadableFolder, Protocol):
-    """Files on datastores that can be written whole and removed."""
+    """Files on datastores that can be written whole."""
 
     def upload(self, path: str, size_bytes: int, chunks: Iterator[bytes]) -> None:
         """Write a file from its beginning to its end."""
-        ...
-
-    def remove(self, path: str) -> None:
-        """Remove a file. Raises: NotFound."""
         ...
 
 
 class HttpsTarget:
     """A VM's folder, which exists, through the endpoint's `/folder`; all bytes go through a host, holes too."""
 
-    def __init__(self, access: WritableFolder, folder: str) -> None:
-        """`folder` as vSphere writes it, `[datastore] folder`."""
+    def __init__(self, access: WritableFolder, folder: str, remove: Callable[[str], None]) -> None:
+        """`folder` as vSphere writes it, `[datastore] folder`; `remove` deletes a file, which `/folder` cannot."""
         self._access = access
+        self._remove = remove
         self.folder = folder
         self._created: list[str] = []
         self._host_bytes = HostBytes()
@@ -152,7 +149,7 @@ class HttpsTarget:
         failed: list[str] = []
         for path in self._created:
             try:
-                self._access.remove(path)
+                self._remove(path)
             except NotFound:
                 continue
             except OffhostError as error:

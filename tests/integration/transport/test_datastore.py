@@ -9,9 +9,14 @@ import pytest
 
 from offhost.blockio import read_bytes
 from offhost.errors import DamagedImage, GateClosed, ReadFailed, TransportUnavailable
+from offhost.transport.contract import open_first
 from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.uncached import DirectFileReadAt
+from offhost.vsphere.configuration import configuration
+from offhost.vsphere.session import VSphere
 from support.disks import VM, disk
+from support.sessions import found
+from support.vcenter import DiskSpec, SimulatedVCenter
 from support.vmdk_files import COWD_GRAIN, cowd_delta, disk_bytes, flat_disk, overlay, random_grains
 
 SIZE = (5 << 20) + 512
@@ -161,3 +166,21 @@ def test_a_direct_read_beyond_a_file_that_became_shorter_is_an_error(tmp_path: P
             read_bytes(source, SIZE, 1)
     finally:
         source.close()
+
+
+async def test_the_chain_of_a_running_vm_with_snapshots_is_read_as_its_guest_sees_it(
+    vcenter: SimulatedVCenter, vsphere: VSphere
+) -> None:
+    moref = vcenter.create_vm("web", [DiskSpec(4 << 20, disk_bytes(4 << 20, 5))], datastore="NFS1")
+    key = vcenter.disks(moref)[0].key
+    for number in range(3):
+        vcenter.create_foreign_snapshot(moref, f"snapshot {number}")
+        vcenter.write(moref, key, 123 * 512 << number, disk_bytes(300 * 512, number))
+    described = (await configuration(vsphere, await found(vsphere, moref))).disks[0]
+    assert len(described.backing.chain) == 4
+    mounted = DatastoreTransport({name: Mount(path) for name, path in vcenter.datastores.items()})
+    opened = open_first([mounted], VM, described)
+    try:
+        assert read_bytes(opened.source, 0, 4 << 20) == vcenter.read(moref, key)
+    finally:
+        opened.close()

@@ -1,5 +1,6 @@
 """Restored disks on a mounted datastore and through `/folder`."""
 
+import asyncio
 import os
 import subprocess
 import threading
@@ -8,14 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from offhost.aio import in_thread
 from offhost.blockio import FileReadAt, ReadAt, read_bytes
 from offhost.diskimage import flat_descriptor, open_disk
 from offhost.errors import Conflict, NotFound, ReadFailed, TransportError, UsageError
 from offhost.extents import Extent, ExtentMap
 from offhost.transport.targets import DatastoreTarget, HttpsTarget, copy_allocated
+from offhost.vsphere.folder import FolderAccess
+from offhost.vsphere.registration import delete_path, make_directory
+from offhost.vsphere.session import VSphere
+from support.vcenter import SimulatedVCenter
 from support.vmdk_files import disk_bytes
 
-SIZE = 70 << 20
+SIZE = 38 << 20
 DATA = disk_bytes(3 << 20, 1)
 
 
@@ -191,7 +197,7 @@ class FilesInMemory:
 def test_a_disk_is_uploaded_read_back_and_removed(source: ReadAt) -> None:
     access = FilesInMemory()
     access.files["[DS1] web/other"] = b"other"
-    target = HttpsTarget(access, "[DS1] web")
+    target = HttpsTarget(access, "[DS1] web", access.remove)
     done: list[int] = []
     target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, done.append)
     target.put_file("empty", b"")
@@ -209,9 +215,28 @@ def test_a_disk_is_uploaded_read_back_and_removed(source: ReadAt) -> None:
     assert access.files == {"[DS1] web/other": b"other"}
 
 
+async def test_a_disk_is_uploaded_to_a_vcenter_and_removed_from_it(
+    vcenter: SimulatedVCenter, vsphere: VSphere, folder: FolderAccess, source: ReadAt
+) -> None:
+    loop = asyncio.get_running_loop()
+    await make_directory(vsphere, "[DS1] restored")
+    target = HttpsTarget(
+        folder,
+        "[DS1] restored",
+        lambda path: asyncio.run_coroutine_threadsafe(delete_path(vsphere, path), loop).result(),
+    )
+    await in_thread(target.write_disk, "web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
+    with open_disk(vcenter.datastores["DS1"] / "restored" / "web.vmdk") as image:
+        assert read_bytes(image, 0, SIZE) == read_bytes(source, 0, SIZE)
+    back = target.read_back("web.vmdk", SIZE)
+    assert await in_thread(read_bytes, back, 33 << 20, len(DATA)) == DATA
+    await in_thread(target.remove_all)
+    assert not os.listdir(vcenter.datastores["DS1"] / "restored")
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(source: ReadAt) -> None:
     access = FilesInMemory()
-    target = HttpsTarget(access, "[DS1] web")
+    target = HttpsTarget(access, "[DS1] web", access.remove)
 
     def enough(_count: int) -> None:
         raise ReadFailed("cancelled")
