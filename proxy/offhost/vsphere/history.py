@@ -4,7 +4,9 @@ Owns: the question whether a VM was reverted. Events are of the endpoint's clock
 elapsed time, which clocks that differ by a constant agree on.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from pyVmomi import vim
 
@@ -12,8 +14,8 @@ from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
 from offhost.vsphere.values import Vm
 
-_ANSWER_LIMIT = 1000
-"""QueryEvents answers with no more: beyond that, something may have been left out."""
+_EVENTS = 1000
+"""As many as one page can have; where there are more, one may have been a revert."""
 
 
 async def reverted_within(vsphere: VSphere, vm: Vm, elapsed: timedelta) -> bool:
@@ -23,18 +25,28 @@ async def reverted_within(vsphere: VSphere, vm: Vm, elapsed: timedelta) -> bool:
     """
 
     def call(live: Live) -> bool:
-        now = vim.ServiceInstance("ServiceInstance", live.stub).CurrentTime()
+        since = vim.ServiceInstance("ServiceInstance", live.stub).CurrentTime() - elapsed
         spec = vim.event.EventFilterSpec(
             entity=vim.event.EventFilterSpec.ByEntity(entity=live.vm(vm.moref), recursion="self"),
-            time=vim.event.EventFilterSpec.ByTime(beginTime=now - elapsed),
+            time=vim.event.EventFilterSpec.ByTime(beginTime=since),
             disableFullMessage=True,
         )
-        manager = live.content.eventManager
-        assert manager is not None, "every vSphere endpoint has an event manager"
-        events = manager.QueryEvent(spec)
-        return len(events) >= _ANSWER_LIMIT or any(_is_revert(event) for event in events)
+        events = _oldest(live, spec)
+        return len(events) >= _EVENTS or any(event.createdTime >= since and _is_revert(event) for event in events)
 
     return await vsphere.read(call, f"asking whether {vm.name} was reverted")
+
+
+def _oldest(live: Live, spec: Any) -> Sequence[Any]:
+    """The first page of events from the oldest on; without a page size of our own it would have ten."""
+    manager = live.content.eventManager
+    assert manager is not None, "every vSphere endpoint has an event manager"
+    collector = manager.CreateCollector(spec)
+    try:
+        collector.SetLatestPageSize(_EVENTS)
+        return list(collector.ReadNext(_EVENTS))
+    finally:
+        collector.Remove()
 
 
 def _is_revert(event: object) -> bool:
