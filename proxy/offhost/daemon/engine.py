@@ -1,24 +1,192 @@
-"""The engine that backs up VMs, built from the configuration."""
+"""The engine that backs up VMs, built from the configuration.
 
-from collections.abc import AsyncIterator, Callable
+Owns: the sessions, repositories and transports that jobs use, each opened when it is first needed and kept, so that a
+vCenter that does not answer or a repository that is not there fails the jobs that want it and nothing else.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
+from offhost.aio import in_thread, shielded
+from offhost.backup.destination import Destination
+from offhost.backup.plan import plan
+from offhost.backup.report import VmPlan, VmReport
+from offhost.backup.vm import VmBackup, VmSettings
+from offhost.chunking.compress import Codec, Compression
+from offhost.chunking.workers import SpanWorkers
 from offhost.clock import Clock
 from offhost.config import Configuration
-from offhost.errors import UsageError
-from offhost.events import Events
+from offhost.errors import NotFound, OffhostError
+from offhost.events import DiskProgress, Events
+from offhost.ids import RunId
 from offhost.jobs.engine import VmEngine
+from offhost.jobs.selection import selected
+from offhost.jobs.spec import JobSpec
+from offhost.repository.repository import Repository
+from offhost.snapshot.leftovers import remove_leftovers
 from offhost.state import State
+from offhost.transport.contract import Transport
+from offhost.transport.datastore import DatastoreTransport, Mount
+from offhost.transport.https import HttpsTransport
+from offhost.vsphere.folder import FolderAccess
+from offhost.vsphere.inventory import vms
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.snapshots import Owner
+from offhost.vsphere.trust import Endpoint
+from offhost.vsphere.values import Vm
 
 EngineScope: TypeAlias = Callable[[Configuration, State, Events, Clock], AbstractAsyncContextManager[VmEngine]]
 """Builds the engine; leaving the scope closes what it opened."""
 
+T = TypeVar("T")
+
+_CODECS = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD, "none": Codec.RAW}
+
+
+class _Opened(Generic[T]):
+    """Things by name, each opened once, when first asked for; a failure to open is tried again the next time."""
+
+    def __init__(self, open_one: Callable[[str], Coroutine[Any, Any, T]]) -> None:
+        self._open = open_one
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.items: dict[str, T] = {}
+
+    async def get(self, name: str) -> T:
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if name not in self.items:
+                self.items[name] = await self._open(name)
+            return self.items[name]
+
+
+class Engine:
+    """Backs up the VMs of the configured vCenters into the configured repositories. Of one event loop."""
+
+    def __init__(self, configuration: Configuration, state: State, events: Events, clock: Clock) -> None:
+        self._configuration, self._state, self._events, self._clock = configuration, state, events, clock
+        self._workers = SpanWorkers()
+        self._sessions = _Opened(self._connect)
+        self._folders: dict[str, FolderAccess] = {}
+        self._repositories = _Opened(self._open_repository)
+
+    async def session(self, vcenter: str) -> VSphere:
+        """The session with a vCenter. Raises: ConnectFailed, LoginFailed."""
+        return await self._sessions.get(vcenter)
+
+    async def destination(self, name: str) -> Destination:
+        """A repository, ready to be written to. Raises: RepositoryError, BackendError."""
+        return await self._repositories.get(name)
+
+    def folder(self, vcenter: str, session: VSphere) -> FolderAccess:
+        """The files on a vCenter's datastores."""
+        if vcenter not in self._folders:
+            self._folders[vcenter] = FolderAccess(session)
+        return self._folders[vcenter]
+
+    def mounts(self, vcenter: str) -> dict[str, Mount]:
+        """The datastores of a vCenter that this proxy has mounted, by name."""
+        return {
+            datastore.name: Mount(datastore.path, direct_io=datastore.direct_io)
+            for datastore in self._configuration.datastores
+            if datastore.vcenter == vcenter
+        }
+
+    @property
+    def workers(self) -> SpanWorkers:
+        """The threads that copy."""
+        return self._workers
+
+    async def select(self, job: JobSpec) -> list[Vm]:
+        """The VMs the job means, now."""
+        return selected(job, await vms(await self.session(job.vcenter)))
+
+    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+        """Back up one VM."""
+        return await (await self._backup(job, vm, run_id)).run(vm)
+
+    async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
+        """What `back_up` would do."""
+        return await plan(await self._backup(job, vm, RunId("0" * 32)), vm)
+
+    async def remove_leftovers(self) -> list[str]:
+        """Remove what dead runs of this installation left, in every vCenter; one that fails does not keep the rest."""
+        lines: list[str] = []
+        for name in self._configuration.vcenters:
+            try:
+                session = await self.session(name)
+                for leftover in await remove_leftovers(session, self._state.installation, self._state.is_dead):
+                    outcome = f"could not be removed: {leftover.problem}" if leftover.problem else "removed"
+                    lines.append(f"{name}: {leftover.vm}: the snapshot of the dead run {leftover.run}: {outcome}")
+            except OffhostError as error:
+                lines.append(f"{name}: not looked for: {error}")
+        return lines
+
+    async def _backup(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmBackup:
+        session = await self.session(job.vcenter)
+        return VmBackup(
+            vsphere=session,
+            destination=await self.destination(job.repository),
+            owner=Owner(self._state.installation, run_id),
+            settings=VmSettings(
+                transports=self._transports(job, session),
+                quiesce=job.quiesce,
+                mode=job.mode,
+                min_free=self._configuration.limits.min_free,
+            ),
+            clock=self._clock,
+            progress=lambda disk, done, total: self._events.publish(
+                DiskProgress(run_id, job.name, vm.name, disk, done, total)
+            ),
+        )
+
+    def _transports(self, job: JobSpec, session: VSphere) -> list[Transport]:
+        known: dict[str, Callable[[], Transport]] = {
+            "datastore": lambda: DatastoreTransport(self.mounts(job.vcenter)),
+            "https": lambda: HttpsTransport(self.folder(job.vcenter, session)),
+        }
+        return [known[name]() for name in job.transports]
+
+    async def _connect(self, name: str) -> VSphere:
+        if name not in self._configuration.vcenters:
+            raise NotFound(f"there is no vCenter `{name}`", hint="name one of proxy.yaml's vcenters")
+        described = self._configuration.vcenters[name]
+        return await VSphere.connect(
+            Endpoint(
+                host=described.host,
+                port=described.port,
+                user=described.user,
+                password=described.password.resolve,
+                thumbprint=described.thumbprint,
+                ca_file=described.ca_file,
+            )
+        )
+
+    async def _open_repository(self, name: str) -> Destination:
+        described = self._configuration.repositories[name]
+        repository = await in_thread(
+            lambda: Repository.open(
+                described.path, described.passphrase.resolve(), cache=self._state.path / "index", clock=self._clock
+            )
+        )
+        compression = Compression(_CODECS[described.compression])
+        return Destination(repository, self._workers, compression, described.write_check)
+
+    async def close(self) -> None:
+        """Close what was opened; one that fails to does not keep the others open."""
+        for folder in self._folders.values():
+            folder.close()
+        await asyncio.gather(*(session.close() for session in self._sessions.items.values()), return_exceptions=True)
+        for destination in self._repositories.items.values():
+            await in_thread(destination.repository.close)
+        await in_thread(self._workers.close)
+
 
 @asynccontextmanager
-async def vm_engine(
-    configuration: Configuration, state: State, events: Events, clock: Clock
-) -> AsyncIterator[VmEngine]:
+async def vm_engine(configuration: Configuration, state: State, events: Events, clock: Clock) -> AsyncIterator[Engine]:
     """The engine over the configuration's vCenters, datastores and repositories."""
-    raise UsageError("this build cannot back up VMs")
-    yield
+    engine = Engine(configuration, state, events, clock)
+    try:
+        yield engine
+    finally:
+        await shielded(engine.close())

@@ -6,11 +6,11 @@ import socket
 
 
 def notify(*assignments: str) -> None:
-    """Send assignments such as `READY=1`. That systemd cannot be told is no reason to fail."""
+    """Send assignments such as `READY=1`. That systemd cannot be told is no reason to fail, nor to wait."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
         try:
             sender.sendto("\n".join(assignments).encode(), address.replace("@", "\0", 1))
         except OSError:
