@@ -226,6 +226,11 @@ class _Opening:
         descriptor = level.descriptor
         if descriptor.parent_cid is None:
             return None
+        if descriptor.parent_hint.startswith("/"):
+            raise UnsupportedImage(
+                f"{level.name}: stands on {descriptor.parent_hint[:200]!r}, an absolute name, as linked clones do",
+                hint="consolidate the disk, or use a transport that asks vSphere for its bytes",
+            )
         name = resolve(level.name, descriptor.parent_hint)
         at = len(self.levels)
         below = self._layer(name)

@@ -67,6 +67,13 @@ def test_a_parent_outside_of_the_root_is_refused_and_beneath_it_is_read(folder: 
         assert read_bytes(image, 0, SIZE) == content
 
 
+def test_a_parent_by_an_absolute_name_is_refused(folder: Path) -> None:
+    flat_disk(folder, "base", bytes(SIZE), cid="aaaaaaaa")
+    top = cowd_delta(folder, "web", SIZE, {}, cid="bbbbbbbb", parent=("aaaaaaaa", str(folder / "base.vmdk")))
+    with pytest.raises(UnsupportedImage, match="absolute"):
+        open_disk(top)
+
+
 def test_a_path_that_leaves_the_root_is_refused(folder: Path) -> None:
     flat_disk(folder.parent, "web", SECRET)
     with pytest.raises(DamagedImage):
