@@ -1,6 +1,7 @@
 """The SQLite file: how it is opened, brought up to date, and what its errors mean.
 
-Owns: pragmas, transactions, migrations, translation of errors. Does not own: queries (database).
+Owns: pragmas, transactions, translation of errors. Does not own: queries (database), the steps between versions
+of the schema (migrations).
 """
 
 from collections.abc import Iterator
@@ -8,18 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
+from offhost.catalog.schema import LOST, VERSION
 from offhost.errors import StateError
 
 BUSY_TIMEOUT_MS = 20_000
 """How long a writer waits for another process's; a transaction here takes milliseconds."""
-
-_LOST = "the catalog holds the history of runs only, no backups: move the file away and offhost begins a new one"
 
 
 def open_engine(path: Path) -> Engine:
@@ -33,7 +30,11 @@ def open_engine(path: Path) -> Engine:
     try:
         with translated(path):
             path.touch(mode=0o600)
-            _migrate(engine)
+            if _version(engine) != VERSION:
+                # alembic takes as long to load as all the rest of a command, and nearly never has anything to do.
+                from offhost.catalog.migrating import migrate  # noqa: PLC0415
+
+                migrate(engine, path)
     except BaseException:
         engine.dispose()
         raise
@@ -45,10 +46,8 @@ def translated(path: Path) -> Iterator[None]:
     """Turn the database's errors into ours."""
     try:
         yield
-    except CommandError as error:
-        raise StateError(f"the catalog {path} is from a newer offhost", hint=f"upgrade, or else: {_LOST}") from error
     except SQLAlchemyError as error:
-        raise StateError(f"the catalog {path} cannot be used: {getattr(error, 'orig', error)}", hint=_LOST) from error
+        raise StateError(f"the catalog {path} cannot be used: {getattr(error, 'orig', error)}", hint=LOST) from error
     except OSError as error:
         raise StateError(f"the catalog {path} cannot be used: {error.strerror}", hint=None) from error
 
@@ -70,10 +69,10 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", "offhost.catalog:migrations")
-    config.set_main_option("path_separator", "os")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+def _version(engine: Engine) -> str | None:
+    """The version of the file's schema; None when it has none."""
+    with engine.execution_options(reads_only=True).begin() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return found

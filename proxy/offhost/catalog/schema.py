@@ -2,6 +2,12 @@
 
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table
 
+VERSION = "0001"
+"""The migration that makes these tables."""
+
+LOST = "the catalog holds the history of runs only, no backups: move the file away and offhost begins a new one"
+"""What to tell whoever cannot use the file any more."""
+
 metadata = MetaData()
 
 runs = Table(

@@ -29,7 +29,7 @@ COMMANDS = {
     "points": ("offhost.cli.points:points", "List restore points."),
     "repo": ("offhost.cli.repo:repo", "Create, measure and verify a repository."),
     "restore": ("offhost.cli.restore:restore", "Restore a disk or a VM."),
-    "runs": ("offhost.cli.jobs:runs", "List and show the executions of jobs."),
+    "runs": ("offhost.cli.runs:runs", "List and show the executions of jobs."),
     "serve": ("offhost.cli.service:serve", "Run the daemon in the foreground."),
 }
 """Each command's home, `module:attribute`, and its line in `offhost --help`, which imports none of them."""

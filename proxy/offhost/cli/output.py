@@ -6,6 +6,7 @@ Owns: the shape of lines, JSON and errors. Does not own: what is in them.
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -46,7 +47,7 @@ def problem(error: OffhostError) -> dict[str, Any]:
     return described
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns for people: a table on a terminal, tab-separated lines without a header in a pipe."""
     if not sys.stdout.isatty():
         for row in rows:

@@ -38,7 +38,7 @@ def located(invocation: Invocation) -> tuple[Path, str]:
     root = Path(invocation.repo)
     if os.sep in invocation.repo or root.exists() or not invocation.config.is_file():
         return root, passphrase(invocation)
-    repositories = invocation.configuration().proxy.repositories
+    repositories = invocation.configuration().repositories
     if invocation.repo not in repositories:
         names = ", ".join(sorted(repositories)) or "none"
         raise UsageError(

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from offhost.catalog import Catalog, DiskRow, ProblemRow, VmRow
-from offhost.catalog.schema import metadata
+from offhost.catalog.schema import VERSION, metadata
 from offhost.errors import NotFound, StateError
 from offhost.ids import RunId
 
@@ -142,4 +142,5 @@ def test_a_catalog_from_a_newer_offhost_is_left_alone(catalog: Catalog) -> None:
 
 def test_the_migrations_make_the_schema_that_the_code_expects(catalog: Catalog) -> None:
     with catalog._engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == VERSION
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

@@ -1,0 +1,206 @@
+"""`offhost jobs …`: what is to be done, and doing it now.
+
+`jobs run` has the running daemon do it, and does it itself where none runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from offhost.cli.daemon_client import DaemonClient, DaemonError
+from offhost.cli.foreground import foreground
+from offhost.cli.invocation import Invocation, json_option
+from offhost.cli.output import note, say, say_json, size, table
+from offhost.cli.progress import shown
+from offhost.cli.runs import catalog_of, print_run
+from offhost.errors import NotFound
+
+if TYPE_CHECKING:
+    from offhost.backup.report import VmPlan
+    from offhost.catalog import Catalog, RunRow
+    from offhost.config import Configuration, Job
+    from offhost.ids import RunId
+    from offhost.state import State
+
+EXIT_OF = {"success": 0, "warning": 3, "failed": 1, "cancelled": 130}
+"""The exit code of a run that ended in a state."""
+
+_LOOK_AGAIN_S = 0.5
+
+
+@click.group()
+def jobs() -> None:
+    """List, show, plan and run jobs."""
+
+
+@jobs.command("list")
+@json_option
+@click.pass_obj
+def list_jobs(invocation: Invocation) -> None:
+    """Every job, with its last run and its next time."""
+    configuration = invocation.configuration()
+    with catalog_of(configuration) as catalog:
+        described = [_described(job, catalog) for job in configuration.jobs]
+    if invocation.json:
+        say_json(described)
+        return
+    rows = [
+        (job["job"], job["repository"], job["last"]["state"] if job["last"] else "never run", job["next"] or "by hand")
+        for job in described
+    ]
+    table(("job", "repository", "last run", "next"), rows)
+
+
+@jobs.command("show")
+@click.argument("name")
+@json_option
+@click.pass_obj
+def show_job(invocation: Invocation, name: str) -> None:
+    """One job: what its file says, its last run, its next time."""
+    configuration = invocation.configuration()
+    with catalog_of(configuration) as catalog:
+        described = _described(_job(configuration, name), catalog)
+    if invocation.json:
+        say_json(described)
+        return
+    for key, value in described.items():
+        say(f"{key}: {value['state'] + ', ' + value['started'] if key == 'last' and value else value}")
+
+
+@jobs.command("plan")
+@click.argument("name")
+@json_option
+@click.pass_obj
+def plan_job(invocation: Invocation, name: str) -> int:
+    """Which VMs a job selects, and what it would do to each disk; touches nothing."""
+    from offhost.daemon.compose import composed
+    from offhost.state import State
+
+    configuration = invocation.configuration()
+    _job(configuration, name)
+
+    async def planned() -> list[VmPlan]:
+        async with composed(configuration, State.open(configuration.state)) as proxy:
+            return await proxy.runner.plan(proxy.jobs[name])
+
+    plans = foreground(planned())
+    if invocation.json:
+        say_json([asdict(plan) for plan in plans])
+    else:
+        _print_plans(plans)
+    refused = any(plan.problem or any(disk.mode == "refused" for disk in plan.disks) for plan in plans)
+    return 1 if refused else 0
+
+
+@jobs.command("run")
+@click.argument("name")
+@json_option
+@click.pass_obj
+def run_job(invocation: Invocation, name: str) -> int:
+    """Run a job now and wait for its end. Ctrl-C cancels it, and waits until it has cleaned up.
+
+    Exits with 0 on success, 3 with warnings, 1 when a VM failed, 130 when cancelled.
+    """
+    from offhost.state import State
+
+    configuration = invocation.configuration()
+    _job(configuration, name)
+    state = State.open(configuration.state)
+    daemon = state.daemon_address()
+    if daemon is not None:
+        run = foreground(_run_in(DaemonClient(daemon), configuration, state, name, quiet=invocation.json))
+    else:
+        run = foreground(_run_here(configuration, state, name, quiet=invocation.json))
+    print_run(run, as_json=invocation.json)
+    return EXIT_OF[run.state]
+
+
+def _job(configuration: Configuration, name: str) -> Job:
+    names = [job.job for job in configuration.jobs]
+    if name not in names:
+        raise NotFound(f"there is no job `{name}`", hint=f"there are: {', '.join(names) or 'none'}")
+    return configuration.jobs[names.index(name)]
+
+
+def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
+    from offhost.clock import SystemClock
+    from offhost.daemon.specs import job_spec
+    from offhost.jobs.schedule import next_time
+
+    spec = job_spec(job)
+    following = next_time(spec.timing, SystemClock().now()) if spec.timing else None
+    last = catalog.runs(limit=1, job=spec.name)
+    return {
+        "job": spec.name,
+        "vcenter": spec.vcenter,
+        "repository": spec.repository,
+        "mode": spec.mode,
+        "transports": list(spec.transports),
+        "next": following.isoformat() if following else None,
+        "last": {"id": last[0].id, "state": last[0].state, "started": last[0].started} if last else None,
+    }
+
+
+async def _run_here(configuration: Configuration, state: State, name: str, *, quiet: bool) -> RunRow:
+    """Be the proxy for one run: also clear up after dead runs, as a daemon's start would."""
+    from offhost.daemon.compose import composed
+    from offhost.events import DiskProgress, Event
+
+    async with composed(configuration, state) as proxy:
+        await proxy.recover()
+        run = await proxy.runner.begin(proxy.jobs[name], "cli")
+        with shown(quiet=quiet) as progress:
+
+            def show(event: Event) -> None:
+                if isinstance(event, DiskProgress):
+                    progress(f"{event.vm}: {event.disk}", event.done_bytes, event.total_bytes)
+
+            proxy.events.subscribe(show)
+            try:
+                return await proxy.runner.execute(run)
+            except asyncio.CancelledError:
+                return proxy.catalog.run(run.id)
+
+
+async def _run_in(
+    daemon: DaemonClient, configuration: Configuration, state: State, name: str, *, quiet: bool
+) -> RunRow:
+    """Have the daemon run the job, and wait for the end. Cancelled once, have it cancel the run; twice, leave it."""
+    run_id = daemon.run(name)
+    if not quiet:
+        note(f"run {run_id} of {name} has begun, in the daemon at {daemon.url}")
+    with catalog_of(configuration) as catalog:
+        try:
+            return await _ended(catalog, state, run_id)
+        except asyncio.CancelledError:
+            note("cancelling the run, and waiting until it has cleaned up")
+            daemon.cancel(run_id)
+            return await _ended(catalog, state, run_id)
+
+
+async def _ended(catalog: Catalog, state: State, run_id: RunId) -> RunRow:
+    while (run := catalog.run(run_id)).state == "running":
+        if state.is_dead(run_id) and catalog.run(run_id).state == "running":
+            raise DaemonError(
+                "the daemon died while it executed the run", hint="its log, or systemctl status, says why"
+            )
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    return run
+
+
+def _print_plans(plans: list[VmPlan]) -> None:
+    for plan in plans:
+        say(plan.vm)
+        if plan.problem:
+            say(f"  cannot be backed up: {plan.problem.message}")
+        for disk in plan.disks:
+            how = f"{disk.mode}: {disk.reason}" if disk.reason else disk.mode
+            say(f"  {disk.label} ({size(disk.capacity_bytes)}), {how}, over {disk.transport or 'no transport'}")
+            for refusal in disk.refused:
+                say(f"    not over {refusal}")
+    if not plans:
+        say("the job selects no VM")

@@ -1,0 +1,97 @@
+"""`offhost runs …`: what was done, from the catalog, daemon or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from offhost.cli.invocation import Invocation, json_option
+from offhost.cli.output import note, say, say_json, size, table
+
+if TYPE_CHECKING:
+    from offhost.catalog import Catalog, RunRow, VmRow
+    from offhost.config import Configuration
+
+
+@click.group()
+def runs() -> None:
+    """List and show the executions of jobs."""
+
+
+@runs.command("list")
+@click.option("--job", metavar="NAME", help="Only this job's.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many.")
+@json_option
+@click.pass_obj
+def list_runs(invocation: Invocation, job: str | None, limit: int) -> None:
+    """The latest runs, the newest first."""
+    with catalog_of(invocation.configuration()) as catalog:
+        rows = catalog.runs(limit=limit, job=job)
+    if invocation.json:
+        say_json([{key: value for key, value in asdict(run).items() if key != "vms"} for run in rows])
+        return
+    table(
+        ("run", "job", "state", "started", "ended"),
+        [(run.id[:12], run.job, run.state, run.started, run.ended or "") for run in rows],
+    )
+
+
+@runs.command("show")
+@click.argument("run")
+@json_option
+@click.pass_obj
+def show_run(invocation: Invocation, run: str) -> None:
+    """One run, by its id or the beginning of one: its VMs, and what was done to each disk."""
+    with catalog_of(invocation.configuration()) as catalog:
+        print_run(catalog.run(run), as_json=invocation.json)
+
+
+@contextmanager
+def catalog_of(configuration: Configuration) -> Iterator[Catalog]:
+    """The catalog in the configuration's state directory, open for the scope. Raises: StateError."""
+    from offhost.catalog import Catalog
+    from offhost.state import State
+
+    catalog = Catalog.open(State.open(configuration.state).catalog)
+    try:
+        yield catalog
+    finally:
+        catalog.close()
+
+
+def print_run(run: RunRow, *, as_json: bool) -> None:
+    """A run with its VMs and their disks."""
+    if as_json:
+        say_json(run)
+        return
+    say(f"run {run.id} of {run.job}: {run.state}, {run.started} to {run.ended or 'now'}")
+    for warning in run.warnings:
+        note(f"warning: {warning}")
+    if run.problem:
+        note(f"error: {run.problem.message}")
+        if run.problem.hint:
+            note(f"hint: {run.problem.hint}")
+    for vm in run.vms:
+        _print_vm(vm)
+
+
+def _print_vm(vm: VmRow) -> None:
+    say(f"{vm.vm}: " + (f"restore point {vm.point}, {vm.consistency}-consistent" if vm.point else "no restore point"))
+    for disk in vm.disks:
+        say(
+            f"  {disk.label} ({size(disk.capacity_bytes)}), {disk.mode} over {disk.transport}: "
+            f"{size(disk.read_bytes)} read, {size(disk.new_bytes)} new, {size(disk.stored_bytes)} stored, "
+            f"{size(disk.host_bytes)} through an ESX host"
+        )
+        if disk.reason:
+            say(f"    read in full: {disk.reason}")
+    for warning in vm.warnings:
+        note(f"  warning: {warning}")
+    if vm.problem:
+        note(f"  error: {vm.problem.message}")
+        if vm.problem.hint:
+            note(f"  hint: {vm.problem.hint}")

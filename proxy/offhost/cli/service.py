@@ -1,0 +1,44 @@
+"""`offhost serve` and `offhost check`: the daemon, and its configuration."""
+
+import click
+
+from offhost.cli.invocation import Invocation, json_option
+from offhost.cli.output import say, say_json
+
+
+@click.command()
+@click.pass_obj
+def serve(invocation: Invocation) -> None:
+    """Run the daemon in the foreground, as its systemd unit does; SIGTERM or Ctrl-C stops it.
+
+    A first signal cancels the runs and waits for their clean-up, a second one ends at once.
+    """
+    import asyncio
+
+    from offhost.daemon.logs import log_to_stderr
+    from offhost.daemon.serve import serve as serving
+
+    configuration = invocation.configuration()
+    log_to_stderr()
+    asyncio.run(serving(configuration))
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def check(invocation: Invocation) -> None:
+    """Check the configuration files, and that every secret they refer to can be read by this user."""
+    from offhost.config import Configuration, Secret
+
+    def secrets(configuration: Configuration) -> list[Secret]:
+        passwords = [vcenter.password for vcenter in configuration.vcenters.values()]
+        return [*passwords, *(repository.passphrase for repository in configuration.repositories.values())]
+
+    configuration = invocation.configuration()
+    for secret in secrets(configuration):
+        secret.resolve()
+    jobs = [job.job for job in configuration.jobs]
+    if invocation.json:
+        say_json({"file": str(configuration.file), "jobs": jobs})
+    else:
+        say(f"{configuration.file} and {len(jobs)} jobs are right: {', '.join(jobs) or 'none yet'}")

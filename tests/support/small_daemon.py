@@ -1,0 +1,50 @@
+"""A daemon process over the small engine: `python small_daemon.py proxy.yaml [hold]`.
+
+With `hold`, backups wait until they are cancelled; clean-up and leftovers are told on standard output.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from offhost.backup.report import VmReport
+from offhost.clock import Clock
+from offhost.config import Configuration, load
+from offhost.daemon.logs import log_to_stderr
+from offhost.daemon.serve import serve
+from offhost.events import Events
+from offhost.ids import RunId
+from offhost.jobs.engine import VmEngine
+from offhost.jobs.spec import JobSpec
+from offhost.state import State
+from offhost.vsphere.values import Vm
+from support.small_engine import SmallEngine
+
+
+class TellingEngine(SmallEngine):
+    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+        print(f"began {vm.name}", flush=True)
+        try:
+            return await super().back_up(job, vm, run_id)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            print(f"cleaned up {vm.name}", flush=True)
+            raise
+
+
+@asynccontextmanager
+async def small_engine(_c: Configuration, _s: State, _e: Events, _clock: Clock) -> AsyncIterator[VmEngine]:
+    engine = TellingEngine(leftovers=["snapshot of a dead run on web01"])
+    if "hold" in sys.argv:
+        engine.gate = asyncio.Event()
+    try:
+        yield engine
+    finally:
+        print("engine closed", flush=True)
+
+
+if __name__ == "__main__":
+    log_to_stderr()
+    asyncio.run(serve(load(Path(sys.argv[1])), engine=small_engine))
