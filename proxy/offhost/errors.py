@@ -161,6 +161,13 @@ class ConsolidationNeeded(VSphereError):
     code = "consolidation_needed"
 
 
+class Busy(VSphereError):
+    """The endpoint cannot do it just now: something else is under way, or a host does not answer."""
+
+    code = "vsphere_busy"
+    retry = True
+
+
 class LowSpace(VSphereError):
     """A datastore has less free space than a snapshot may be held with."""
 
@@ -245,6 +252,12 @@ class SessionFenced(RepositoryError):
 
     code = "session_fenced"
     retry = True
+
+
+class RestoreFailed(OffhostError):
+    """What was to be restored could not be written, or reads back differently."""
+
+    code = "restore_failed"
 
 
 class IntegrityError(RepositoryError):

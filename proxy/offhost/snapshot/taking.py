@@ -6,7 +6,7 @@ Owns: the fallback, and the level of consistency that was reached, from what vSp
 from dataclasses import dataclass, field
 from typing import Literal
 
-from offhost.errors import ChangeTrackingInvalid, PermissionDenied, QuiesceFailed, SnapshotFailed
+from offhost.errors import LoginFailed, QuiesceFailed, SessionLost, SnapshotFailed, VmGone, VSphereError
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, create, snapshots
 from offhost.vsphere.tracking import enable, is_enabled
@@ -39,7 +39,9 @@ async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str | None:
         return None
     try:
         await enable(vsphere, vm, owner.description())
-    except (ChangeTrackingInvalid, SnapshotFailed, PermissionDenied) as error:
+    except (SessionLost, LoginFailed, VmGone):
+        raise
+    except VSphereError as error:
         return f"{error}; its disks are read in full"
     return None
 

@@ -9,6 +9,7 @@ from typing import Any
 from pyVmomi import vim
 
 from offhost.vsphere.disks import disks
+from offhost.vsphere.inventory import plain_name
 from offhost.vsphere.properties import Row, moref, properties
 from offhost.vsphere.saved import CONFIG_PATHS, save
 from offhost.vsphere.session import VSphere
@@ -44,7 +45,7 @@ async def _read(vsphere: VSphere, vm: Vm, kind: Any, *, ref: str, doing: str) ->
 def _configuration(config: Row, place: dict[str, object], network_names: dict[str, str]) -> VmConfiguration:
     version = _VERSION.fullmatch(str(config["config.version"]))
     return VmConfiguration(
-        name=str(config["config.name"]),
+        name=plain_name(str(config["config.name"])),
         vmx_path=str(config["config.files.vmPathName"]),
         hardware_version=int(version[1]) if version else 0,
         guest_id=str(config["config.guestId"]),

@@ -10,6 +10,7 @@ from xml.parsers.expat import ExpatError
 from pyVmomi import vim, vmodl
 
 from offhost.errors import (
+    Busy,
     Conflict,
     LoginFailed,
     OffhostError,
@@ -27,7 +28,35 @@ BROKEN = (OSError, HTTPException, ExpatError)
 UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 """What an answer that is not as the API describes it makes of its reader, pyVmomi's or ours."""
 
-_QUIESCE = (vim.fault.ApplicationQuiesceFault, vim.fault.FilesystemQuiesceFault)
+_KINDS: tuple[tuple[tuple[type, ...], type[OffhostError], str, str | None], ...] = (
+    (
+        (vim.fault.InvalidLogin,),
+        LoginFailed,
+        "user and password are not accepted: ",
+        "check the user's name with its domain, the password, and whether the account is locked",
+    ),
+    (
+        (vim.fault.ApplicationQuiesceFault, vim.fault.FilesystemQuiesceFault),
+        QuiesceFailed,
+        "the guest could not be quiesced: ",
+        "look at VMware Tools and, on Windows, at the VSS writers in the guest",
+    ),
+    ((vim.fault.SnapshotFault,), SnapshotFailed, "", None),
+    ((vim.fault.FileAlreadyExists, vim.fault.DuplicateName), Conflict, "", "choose another name"),
+    (
+        (
+            vim.fault.TaskInProgress,
+            vim.fault.ConcurrentAccess,
+            vim.fault.ResourceInUse,
+            vim.fault.Timedout,
+            vmodl.fault.HostCommunication,
+        ),
+        Busy,
+        "",
+        None,
+    ),
+)
+"""Kinds of faults, the error that they are, what to say before the endpoint's own words, the hint; first match wins."""
 
 
 def said(fault: vmodl.MethodFault) -> str:
@@ -44,22 +73,11 @@ def translated(fault: vmodl.MethodFault, doing: str) -> OffhostError:
             return SessionLost(f"{doing}: the session is not accepted, even after logging in again")
         case vim.fault.NoPermission():
             return _denied(fault, doing)
-        case vim.fault.InvalidLogin():
-            return LoginFailed(
-                f"{doing}: user and password are not accepted",
-                hint="check the user's name with its domain, the password, and whether the account is locked",
-            )
         case vmodl.fault.ManagedObjectNotFound():
             return VmGone(f"{doing}: {_object(fault.obj)} does not exist any more")
-        case _ if isinstance(fault, _QUIESCE):
-            return QuiesceFailed(
-                f"{doing}: the guest could not be quiesced: {said(fault)}",
-                hint="look at VMware Tools and, on Windows, at the VSS writers in the guest",
-            )
-        case vim.fault.FileAlreadyExists() | vim.fault.DuplicateName():
-            return Conflict(f"{doing}: {said(fault)}", hint="choose another name")
-        case vim.fault.SnapshotFault():
-            return SnapshotFailed(f"{doing}: {said(fault)}")
+    for kinds, error, words, hint in _KINDS:
+        if isinstance(fault, kinds):
+            return error(f"{doing}: {words}{said(fault)}", hint=hint)
     return VSphereError(f"{doing}: {said(fault)}")
 
 

@@ -6,6 +6,7 @@ Does not own: devices and disks (`configuration`).
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from pyVmomi import vim
 
@@ -38,6 +39,16 @@ _DATASTORE_PATHS = (
     "summary.accessible",
 )
 _CANDIDATES_SHOWN = 10
+
+
+def plain_name(name: str) -> str:
+    """A name as people read it: vSphere writes slash, backslash and percent sign as `%2f`, `%5c` and `%25`."""
+    return unquote(name)
+
+
+def escaped_name(name: str) -> str:
+    """A name as vSphere takes it."""
+    return name.replace("%", "%25").replace("/", "%2f").replace("\\", "%5c")
 
 
 def power_state(state: object) -> PowerState:
@@ -127,7 +138,7 @@ def _vm(ref: str, row: Row, rows: Mapping[str, Row], vsphere: VSphere) -> Vm:
     return Vm(
         id=vm_id(vsphere.about.instance_uuid, str(row["config.instanceUuid"])),
         moref=ref,
-        name=str(row["name"]),
+        name=plain_name(str(row["name"])),
         folder=inventory_path(row.get("parent") or row.get("parentVApp"), rows),
         power=power_state(row["runtime.powerState"]),
         template=bool(row.get("config.template")),

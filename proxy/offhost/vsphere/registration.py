@@ -4,6 +4,7 @@ Owns: making and ending VMs, directories on datastores. Does not own: the device
 (`placement`), writing the disks (`transport`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,15 @@ from pyVmomi import vim
 from offhost.ids import DiskKey
 from offhost.vsphere.disks import datastore_of
 from offhost.vsphere.hardware import hardware, network_names
-from offhost.vsphere.inventory import find
+from offhost.vsphere.inventory import escaped_name, find
 from offhost.vsphere.placement import choose_place, datacenter_of, network_backings, places
 from offhost.vsphere.properties import moref
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
 from offhost.vsphere.tasks import finished
 from offhost.vsphere.values import Vm
+
+_NO_FILE_NAME = re.compile(r"[/\\%\x00-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ async def create_vm(
     place = choose_place(rows, datastore_of(directory), folder, saved)
     meant = {called: called for called in network_names(saved)} | dict(networks or {})
     built = hardware(saved, disks, network_backings(rows, meant), keep_identity=keep_identity)
-    built.spec.name = name
-    built.spec.files = vim.vm.FileInfo(vmPathName=f"{directory.rstrip('/')}/{name}.vmx")
+    built.spec.name = escaped_name(name)
+    built.spec.files = vim.vm.FileInfo(vmPathName=f"{directory.rstrip('/')}/{_NO_FILE_NAME.sub('_', name)}.vmx")
     if nvram:
         built.spec.extraConfig.append(vim.option.OptionValue(key="nvram", value=nvram))
 

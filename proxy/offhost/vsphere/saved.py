@@ -10,6 +10,7 @@ from typing import Any
 from pyVmomi import vim
 
 from offhost.vsphere.disks import bus_of, disks
+from offhost.vsphere.inventory import plain_name
 from offhost.vsphere.properties import Row, moref
 
 FORMAT = 1
@@ -63,7 +64,7 @@ def save(config: Row, place: Mapping[str, object], network_names: Mapping[str, s
     devices = config["config.hardware.device"]
     return {
         "format": FORMAT,
-        "name": str(config["config.name"]),
+        "name": plain_name(str(config["config.name"])),
         "uuid": _text(config, "config.uuid"),
         "instance_uuid": _text(config, "config.instanceUuid"),
         "hardware_version": str(config["config.version"]),

@@ -148,6 +148,7 @@ def test_a_network_card_keeps_its_kind() -> None:
     (nic,) = devices(hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).spec, Nic)
     assert type(nic) is device.VirtualE1000e
     assert nic.backing is LAN
+    assert nic.connectable is not None
     assert nic.connectable.startConnected
 
 
