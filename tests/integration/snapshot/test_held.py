@@ -16,6 +16,7 @@ from offhost.errors import (
 )
 from offhost.extents import Extent, ExtentMap
 from offhost.vsphere.session import VSphere
+from offhost.vsphere.snapshots import create
 from support.held_vms import OWNER, HeldVm, mounted
 from support.sessions import found
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
@@ -90,15 +91,18 @@ async def test_a_cancellation_while_the_snapshot_is_being_taken_leaves_none(web:
     assert web.snapshots() == []
 
 
-async def test_a_snapshot_whose_creation_was_lost_on_the_wire_is_found_and_removed(web: HeldVm) -> None:
-    """The call reached vCenter, its answer did not: what was made is known by its description alone."""
+async def test_a_snapshot_whose_creation_was_lost_on_the_wire_is_waited_for_and_removed(web: HeldVm) -> None:
+    """The call reached vCenter, its answer did not: what is made is known by its description alone."""
     foreign = web.vcenter.create_foreign_snapshot(web.vm.moref)
-    web.vcenter.create_foreign_snapshot(web.vm.moref, name="offhost backup", description=OWNER.description())
-    web.vcenter.rules([Rule("CreateSnapshot*", mode="drop", count=1)])
+    slow = Rule("CreateSnapshotEx_Task", mode="task", delay_ms=500, count=1)
+    web.vcenter.rules([slow, Rule("CreateSnapshotEx_Task", mode="drop")])
+    reached = asyncio.ensure_future(create(web.vsphere, web.vm, OWNER.description(), quiesce_minutes=None))
+    await asyncio.sleep(0.2)
     with pytest.raises(SessionLost):
         async with web.hold(track_changes=False):
             pytest.fail("the scope was entered")
     assert [one.moref for one in web.vcenter.snapshots(web.vm.moref)] == [foreign]
+    await reached
 
 
 async def test_a_removal_that_fails_is_tried_again(web: HeldVm) -> None:
