@@ -111,9 +111,21 @@ class ExtentMap:
             Extent(max(0, extent.start - margin_bytes), min(size_bytes, extent.end + margin_bytes)) for extent in self
         )
 
+    def bridge(self, gap_bytes: int) -> "ExtentMap":
+        """The same with gaps of at most `gap_bytes` between extents closed."""
+        joined: list[Extent] = []
+        for extent in self:
+            if joined and extent.start - joined[-1].end <= gap_bytes:
+                joined[-1] = Extent(joined[-1].start, extent.end)
+            else:
+                joined.append(extent)
+        return ExtentMap(joined)
+
     def align(self, grain_bytes: int, size_bytes: int) -> "ExtentMap":
         """Each extent grown outward to multiples of a grain, the last one clipped to `size_bytes`."""
         return ExtentMap(
-            Extent(extent.start // grain_bytes * grain_bytes, min(size_bytes, -(-extent.end // grain_bytes) * grain_bytes))
+            Extent(
+                extent.start // grain_bytes * grain_bytes, min(size_bytes, -(-extent.end // grain_bytes) * grain_bytes)
+            )
             for extent in self
         )

@@ -17,6 +17,8 @@ from offhost.repository.diskmap import DiskMap, DiskMapRef, DiskMapWriter
 from offhost.repository.session import WriteSession
 
 _SETTLE_ATTEMPTS = 3
+_GAP_BYTES = 64 << 10
+"""Gaps between allocated extents that cost less to read than to ask around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +68,20 @@ class DiskCopy:
 
         def one(span: int) -> None:
             nonlocal done
-            stored = self._store(span, wanted)
+            stored, read_bytes = self._store(span, wanted)
             with self._lock:
                 done += wanted.clip(span * SPAN_BYTES, (span + 1) * SPAN_BYTES).total_bytes
-                self.totals = CopyTotals(
-                    self.totals.read_bytes + stored.read_bytes, self.totals.new_bytes + stored.new_bytes
-                )
+                self.totals = CopyTotals(self.totals.read_bytes + read_bytes, self.totals.new_bytes + stored.new_bytes)
                 self.progress(done, total)
 
         self.workers.each(spans, one, stop)
 
-    def _store(self, span: int, wanted: ExtentMap) -> StoredSpan:
+    def _store(self, span: int, wanted: ExtentMap) -> tuple[StoredSpan, int]:
+        """Store one span; what of it was read."""
         start = span * SPAN_BYTES
         buffer = self.workers.buffer()[: min(SPAN_BYTES, self.source.size_bytes - start)]
         if self.areas is None or self.base is None:
-            self.source.read_into(start, buffer)
+            read_bytes = self._read_allocated(start, buffer, wanted)
             stored = store_span(buffer, self.chunking, self.session)
         else:
             stored = store_changes(
@@ -91,8 +92,20 @@ class DiskCopy:
                 chunking=self.chunking,
                 sink=self.session,
             )
+            read_bytes = stored.read_bytes
         self._writer.set(span, stored.map)
-        return stored
+        return stored, read_bytes
+
+    def _read_allocated(self, start: int, buffer: memoryview, allocated: ExtentMap) -> int:
+        """Fill a span, reading what is allocated and little more; how much that was."""
+        at = 0
+        extents = _relative(allocated, start, start + len(buffer)).bridge(_GAP_BYTES)
+        for extent in extents:
+            buffer[at : extent.start] = bytes(extent.start - at)
+            self.source.read_into(start + extent.start, buffer[extent.start : extent.end])
+            at = extent.end
+        buffer[at:] = bytes(len(buffer) - at)
+        return extents.total_bytes
 
     def finish(self) -> DiskMapRef:
         """Store the map's pages."""

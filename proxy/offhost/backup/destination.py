@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from offhost.chunking.compress import Compression
 from offhost.chunking.pages import PageCutter
-from offhost.chunking.spans import Chunking, CompressedChunk, identify
-from offhost.chunking.stream import StreamCutter
+from offhost.chunking.spans import Chunking, store_stream
 from offhost.chunking.workers import SpanWorkers
 from offhost.repository.manifest import PointFile
 from offhost.repository.packer import WriteCheck
@@ -35,10 +34,5 @@ class Destination:
         return tuple(self._store_file(session, name, content) for name, content in sorted(files.items()))
 
     def _store_file(self, session: WriteSession, name: str, content: bytes) -> PointFile:
-        data = memoryview(content)
-        pieces = [data[start : start + length] for start, length in StreamCutter().cut(data)] if content else []
-        ids = [identify(piece, self.chunking.id_key) for piece in pieces]
-        for at in session.missing(ids, [len(piece) for piece in pieces]):
-            codec, packed = self.compression.compress(pieces[at])
-            session.put(CompressedChunk(ids[at], codec, len(pieces[at]), packed, pieces[at]))
-        return PointFile(name, len(content), tuple(ids))
+        stored = store_stream(memoryview(content), self.chunking, session)
+        return PointFile(name, len(content), tuple(ref.id for ref in stored.map))

@@ -3,6 +3,8 @@
 What only the snapshot would show (its chain, its change ids) is told as the VM is now.
 """
 
+from dataclasses import replace
+
 from offhost.aio import in_thread
 from offhost.backup.base import base_disk, full_read_reason
 from offhost.backup.report import DiskPlan, Problem, VmPlan
@@ -29,7 +31,8 @@ async def plan(backup: VmBackup, vm: Vm) -> VmPlan:
     disks = []
     for disk in present.disks:
         base = base_disk(latest.disks, disk.key) if latest else None
-        reason = refused.get(disk.key) or _full_reason(backup, disk, base, lineage)
+        frozen = replace(disk, change_id="as of the snapshot") if vm.change_tracking else disk
+        reason = refused.get(disk.key) or _full_reason(backup, frozen, base, lineage)
         transport, refusals = await in_thread(_first_transport, backup, vm, disk)
         disks.append(
             DiskPlan(

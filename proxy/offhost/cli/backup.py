@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from offhost.cli.invocation import Invocation, json_option
+from offhost.cli.foreground import foreground
+from offhost.cli.invocation import Invocation, json_option, only
 from offhost.cli.output import note, say, say_json, size
 from offhost.cli.progress import shown
 from offhost.cli.repository import interruptible, opened
@@ -62,6 +63,35 @@ def image(
         destination = Destination(repository, workers, Compression(codec), write_check)
         report = ImageBackup(destination, name, SystemClock(), progress, stop).run(files)
     print_report(report, as_json=invocation.json)
+
+
+@backup.command("vm")
+@click.argument("name", metavar="VM")
+@click.option("--vcenter", metavar="NAME", help="Which vCenter of proxy.yaml, where it names several.")
+@click.option("--full", is_flag=True, help="Read every disk in full.")
+@json_option
+@click.pass_obj
+def back_up_vm(invocation: Invocation, name: str, vcenter: str | None, full: bool) -> int:
+    """Back up a VM, by its name where unique or its identity, through vSphere into a repository of proxy.yaml.
+
+    `--repo NAME` chooses the repository where proxy.yaml names several.
+    """
+    from offhost.cli.jobs import EXIT_OF, run_here
+    from offhost.cli.runs import print_run
+    from offhost.jobs.spec import JobSpec, Rule
+    from offhost.state import State
+
+    configuration = invocation.configuration()
+    spec = JobSpec(
+        name=f"backup vm {name}",
+        vcenter=only(configuration.vcenters, vcenter, "vCenter", "--vcenter"),
+        repository=only(configuration.repositories, invocation.repo, "repository", "--repo"),
+        include=(Rule(vm=name),),
+        mode="full" if full else "incremental",
+    )
+    run = foreground(run_here(configuration, State.open(configuration.state), spec, quiet=invocation.json))
+    print_run(run, as_json=invocation.json)
+    return EXIT_OF[run.state]
 
 
 def print_report(report: VmReport, *, as_json: bool) -> None:

@@ -5,12 +5,14 @@ Owns: the options every command shares and how a command gets at them. Does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from offhost.errors import UsageError
 
 if TYPE_CHECKING:
     from offhost.config import Configuration
@@ -57,3 +59,15 @@ def json_option(command: F) -> F:
         help="Print the result as JSON.",
     )
     return option(command)
+
+
+def only(known: Mapping[str, object], asked: str | None, what: str, option: str) -> str:
+    """The name that was asked for, or the only one there is. Raises: UsageError, naming the choice."""
+    names = ", ".join(known) or "none"
+    if asked is None and len(known) == 1:
+        return next(iter(known))
+    if asked is None:
+        raise UsageError(f"which {what}? proxy.yaml names {names}", hint=f"choose one with {option}")
+    if asked not in known:
+        raise UsageError(f"proxy.yaml names no {what} `{asked}`", hint=f"it names {names}")
+    return asked

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from offhost.catalog import Catalog, RunRow
     from offhost.config import Configuration, Job
     from offhost.ids import RunId
+    from offhost.jobs.spec import JobSpec
     from offhost.state import State
 
 EXIT_OF = {"success": 0, "warning": 3, "failed": 1, "cancelled": 130}
@@ -105,16 +106,17 @@ def run_job(invocation: Invocation, name: str) -> int:
 
     Exits with 0 on success, 3 with warnings, 1 when a VM failed, 130 when cancelled.
     """
+    from offhost.daemon.specs import job_spec
     from offhost.state import State
 
     configuration = invocation.configuration()
-    _job(configuration, name)
+    job = _job(configuration, name)
     state = State.open(configuration.state)
     daemon = state.daemon_address()
     if daemon is not None:
         run = foreground(_run_in(DaemonClient(daemon), configuration, state, name, quiet=invocation.json))
     else:
-        run = foreground(_run_here(configuration, state, name, quiet=invocation.json))
+        run = foreground(run_here(configuration, state, job_spec(job), quiet=invocation.json))
     print_run(run, as_json=invocation.json)
     return EXIT_OF[run.state]
 
@@ -145,14 +147,14 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-async def _run_here(configuration: Configuration, state: State, name: str, *, quiet: bool) -> RunRow:
+async def run_here(configuration: Configuration, state: State, job: JobSpec, *, quiet: bool) -> RunRow:
     """Be the proxy for one run: also clear up after dead runs, as a daemon's start would."""
     from offhost.daemon.compose import composed
     from offhost.events import DiskProgress, Event
 
     async with composed(configuration, state) as proxy:
         await proxy.recover()
-        run = await proxy.runner.begin(proxy.jobs[name], "cli")
+        run = await proxy.runner.begin(job, "cli")
         with shown(quiet=quiet) as progress:
 
             def show(event: Event) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from offhost.cli.invocation import Invocation
-from offhost.cli.output import say, size
+from offhost.aio import in_thread
+from offhost.cli.foreground import foreground
+from offhost.cli.invocation import Invocation, json_option, only
+from offhost.cli.output import note, say, say_json, size
 from offhost.cli.progress import shown
 from offhost.cli.repository import interruptible, opened
+
+if TYPE_CHECKING:
+    from offhost.restore.vm import RestoredVm
 
 
 @click.group()
@@ -37,3 +43,55 @@ def disk(invocation: Invocation, point: str, to: Path, key: str | None) -> None:
         source = repository.restore_point(manifest).disk(key)
         restore_disk(source, to, workers, progress=lambda done, total: progress(str(to), done, total), stop=stop)
     say(f"{to}: {size(source.size_bytes)}, the disk of {manifest.vm_name} as of {manifest.time:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@restore.command("vm")
+@click.argument("point")
+@click.option("--new-name", required=True, help="What the new VM is called.")
+@click.option("--vcenter", metavar="NAME", help="Which vCenter of proxy.yaml, where it names several.")
+@click.option("--datastore", metavar="NAME", help="Where its disks go; by default where the old VM's were.")
+@click.option("--folder", metavar="PATH", help="Its folder, as /DATACENTER/vm/FOLDER; by default the old VM's.")
+@json_option
+@click.pass_obj
+def restore_vm(
+    invocation: Invocation, *, point: str, new_name: str, vcenter: str | None, datastore: str | None, folder: str | None
+) -> int:
+    """Make a new VM of POINT in vSphere: disks written and checked, registered last, powered off.
+
+    `--repo NAME` chooses the repository where proxy.yaml names several.
+    """
+    from offhost.clock import SystemClock
+    from offhost.daemon.engine import vm_engine
+    from offhost.events import Events
+    from offhost.restore.vm import VmRestore
+    from offhost.state import State
+
+    configuration = invocation.configuration()
+    center = only(configuration.vcenters, vcenter, "vCenter", "--vcenter")
+    name = only(configuration.repositories, invocation.repo, "repository", "--repo")
+
+    async def restored() -> RestoredVm:
+        async with vm_engine(configuration, State.open(configuration.state), Events(), SystemClock()) as engine:
+            repository = (await engine.destination(name)).repository
+            source = await in_thread(lambda: repository.restore_point(repository.points.find(point)))
+            session = await engine.session(center)
+            with shown(quiet=invocation.json) as progress:
+                way_back = VmRestore(
+                    session, engine.folder(center, session), engine.mounts(center), engine.workers, progress
+                )
+                return await way_back.run(source, new_name=new_name, datastore=datastore, folder=folder)
+
+    _print_restored(foreground(restored()), as_json=invocation.json)
+    return 0
+
+
+def _print_restored(vm: RestoredVm, *, as_json: bool) -> None:
+    if as_json:
+        say_json(vm)
+        return
+    say(f"{vm.vm.name}: restored over {vm.transport}, checked, registered in {vm.vm.folder}, powered off")
+    for key, file in vm.disks.items():
+        say(f"  {key}: {file}")
+    say(f"  {size(vm.size_bytes)} of disks, {size(vm.host_bytes)} went through an ESX host")
+    for warning in vm.warnings:
+        note(f"warning: {warning}")

@@ -12,10 +12,13 @@ Trigger = Literal["schedule", "rest", "cli"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Names VMs by a pattern (`*`, `?`, `[…]`, exact case), or by a folder and all beneath it; one of them is set."""
+    """Names VMs by a pattern (`*`, `?`, `[…]`, exact case), by a folder and all beneath it, or one VM by its name where
+    that is unique, or by its identity; one of them is set.
+    """
 
     name: str | None = None
     folder: str | None = None
+    vm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,12 @@ import numpy as np
 from offhost.blockio import FileWriteAt, ReadAt, WriteAt
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers, touched_spans
-from offhost.errors import Conflict, NoSpace, OffhostError, UsageError
+from offhost.errors import Conflict, NoSpace, RestoreFailed, UsageError
 
 _GRAIN_BYTES = 64 << 10
 
 Progress = Callable[[int, int], None]
 """Told bytes done and bytes in all; from any thread."""
-
-
-class RestoreFailed(OffhostError):
-    """The target could not be written."""
-
-    code = "restore_failed"
 
 
 def copy_out(
