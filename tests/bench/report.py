@@ -134,7 +134,9 @@ def _targets(sittings: Sequence[Sitting]) -> list[str]:
     for target in SPEED_TARGETS:
         times = median(sitting.ratio(target.step, target.contestant) for sitting in sittings)
         name = f"{target.step}: {target.contestant}"
-        rows.append(_row(name, f"≥ {target.times:g} × borg", f"{times:.1f} ×", met=times >= target.times))
+        saved = median(sitting.saving(target.step, target.contestant) for sitting in sittings)
+        measured = f"{times:.1f} × (by processor seconds {saved:.1f} ×)"
+        rows.append(_row(name, f"≥ {target.times:g} × borg", measured, met=times >= target.times))
     areas, read = sittings[0].area_bytes, sittings[0].read_bytes
     rows.append(
         _row(
