@@ -95,15 +95,14 @@ class State:
 
         Raises: Conflict naming the run that is, StateError.
         """
-        return self._claim(self.path / "jobs" / f"{name}.lock", holder, f"job {name} is being executed")
+        return self._claim(self.path / "jobs" / _file_name(name), holder, f"job {name} is being executed")
 
     def claim_vm(self, vm_id: VmId, holder: RunId) -> Claim:
         """Be the one run, of all jobs and processes, that works on this VM.
 
         Raises: Conflict naming the run that does, StateError.
         """
-        file_name = f"{hashlib.sha256(vm_id.encode()).hexdigest()}.lock"
-        return self._claim(self.path / "vms" / file_name, holder, "this VM is being worked on")
+        return self._claim(self.path / "vms" / _file_name(vm_id), holder, "this VM is being worked on")
 
     def _claim(self, path: Path, holder: RunId, taken: str) -> Claim:
         with _translated(self.path):
@@ -122,6 +121,11 @@ class State:
         if not re.fullmatch(r"[0-9a-f]{32}", run_id):
             raise StateError(f"{run_id!r} is not the id of a run")
         return self.path / "runs" / f"{run_id}.lock"
+
+
+def _file_name(claimed: str) -> str:
+    """A file's name for what may be called anything: `../x`, or longer than a file's name may be."""
+    return f"{hashlib.sha256(claimed.encode()).hexdigest()}.lock"
 
 
 def _installation(path: Path) -> InstallationId:

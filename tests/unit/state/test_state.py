@@ -120,6 +120,12 @@ def test_a_job_has_one_run_at_a_time(state: State) -> None:
     state.claim_job("nightly", OTHER).release()
 
 
+@pytest.mark.parametrize("name", ["../../elsewhere", "vc/web01", "x" * 5000, "\n"])
+def test_a_claim_never_leaves_its_folder_whatever_is_claimed(state: State, name: str) -> None:
+    with state.claim_job(name, RUN), state.claim_vm(VmId(name), RUN):
+        assert len(list((state.path / "jobs").iterdir())) == len(list((state.path / "vms").iterdir())) == 1
+
+
 def test_two_runs_of_one_process_do_not_share_a_vm_either(state: State) -> None:
     with state.claim_vm(VM, RUN), pytest.raises(Conflict):
         state.claim_vm(VM, OTHER)
