@@ -7,6 +7,7 @@ import (
 	"github.com/vmware/govmomi/simulator"
 )
 
+// guestWrites does what the VM's guest does when it writes: the disk changes, and an active tracker notes it.
 func (v *vcenter) guestWrites(vm *simulator.VirtualMachine, key int32, offset int64, data []byte) error {
 	disk := diskByKey(vm.Config.Hardware.Device, key)
 	if disk == nil {
@@ -18,12 +19,13 @@ func (v *vcenter) guestWrites(vm *simulator.VirtualMachine, key int32, offset in
 	if err := guestWrite(linksOf(backingOf(disk)), data, offset); err != nil {
 		return err
 	}
-	if t := v.trackers[backingOf(disk).Uuid]; t != nil && trackingSwitchedOn(vm) && len(data) > 0 {
+	if t := v.trackers[backingOf(disk).Uuid]; t != nil {
 		t.writes = append(t.writes, trackedWrite{t.epoch, span{offset, int64(len(data))}})
 	}
 	return nil
 }
 
+// guestReads is the range as the VM's guest sees it now.
 func guestReads(vm *simulator.VirtualMachine, key int32, offset, length int64) ([]byte, error) {
 	disk := diskByKey(vm.Config.Hardware.Device, key)
 	if disk == nil {

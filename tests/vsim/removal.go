@@ -50,7 +50,7 @@ func (v *vcenter) afterRemoval(vm *simulator.VirtualMachine, before map[string]b
 		setConsolidationNeeded(vm, true)
 		return nil
 	}
-	if err := v.consolidate(vm, before); err != nil {
+	if err := tidy(vm, before); err != nil {
 		return err
 	}
 	return storeFiles(vm)
@@ -70,7 +70,7 @@ func (v *vcenter) consolidateDisks(w http.ResponseWriter, q *request) {
 		return
 	}
 	sendTask(w, q.method, startTask(q.this, q.method, true, func() (types.AnyType, types.BaseMethodFault) {
-		if err := v.consolidate(vm, graphOf(vm).known); err != nil {
+		if err := tidy(vm, graphOf(vm).known); err != nil {
 			return nil, &types.SystemError{Reason: err.Error()}
 		}
 		setConsolidationNeeded(vm, false)

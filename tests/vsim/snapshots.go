@@ -105,9 +105,7 @@ func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref reference) e
 	if trackingSwitchedOn(vm) { // the stock simulator shares the switch's variable between the VM and its snapshots
 		simulator.Map.WithLock(snapshot, func() { snapshot.Config.ChangeTrackingEnabled = types.NewBool(true) })
 	}
-	live, err := withBackings(frozen, func(disk *types.VirtualDisk) (*backingInfo, error) {
-		return newTop(disk)
-	})
+	live, err := withBackings(frozen, newTop)
 	if err != nil {
 		return err
 	}
@@ -116,9 +114,9 @@ func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref reference) e
 	return storeFiles(vm)
 }
 
-// consolidate deletes the deltas that nothing refers to any more, and folds each that only carries on what no snapshot
+// tidy deletes the deltas that nothing refers to any more, and folds each that only carries on what no snapshot
 // keeps into what lies below it. With a snapshot gone from mid-chain that is one link; the others stay as they are.
-func (v *vcenter) consolidate(vm *simulator.VirtualMachine, before map[string]bool) error {
+func tidy(vm *simulator.VirtualMachine, before map[string]bool) error {
 	for {
 		graph := graphOf(vm)
 		for name := range before {
@@ -133,13 +131,15 @@ func (v *vcenter) consolidate(vm *simulator.VirtualMachine, before map[string]bo
 		if err := fold(child, parent); err != nil {
 			return err
 		}
-		v.rename(vm, child, parent)
+		if err := rename(vm, child, parent); err != nil {
+			return err
+		}
 		before = graph.known
 	}
 }
 
 // rename lets everything that referred to the folded link refer to what it was folded into.
-func (v *vcenter) rename(vm *simulator.VirtualMachine, folded, into string) {
+func rename(vm *simulator.VirtualMachine, folded, into string) error {
 	replace := func(disk *types.VirtualDisk) (*backingInfo, error) {
 		return withoutLink(backingOf(disk), folded, into), nil
 	}
@@ -150,10 +150,14 @@ func (v *vcenter) rename(vm *simulator.VirtualMachine, folded, into string) {
 		setSnapshotDevices(snapshot, kept)
 	}
 	for name, parent := range graphOf(vm).parent {
-		if parent == into {
-			_ = changeDescriptor(name, func(d *descriptor) { d.parentHint = baseName(into) })
+		if parent != into {
+			continue
+		}
+		if err := changeDescriptor(name, func(d *descriptor) { d.parentHint = baseName(into) }); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func withoutLink(b *backingInfo, folded, into string) *backingInfo {
@@ -236,7 +240,7 @@ func (v *vcenter) reverted(vm *simulator.VirtualMachine, ref reference) error {
 	})
 	v.forgetTracking(vm)
 	v.stun(vm)
-	if err := v.consolidate(vm, before); err != nil {
+	if err := tidy(vm, before); err != nil {
 		return err
 	}
 	return storeFiles(vm)
