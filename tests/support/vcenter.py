@@ -141,15 +141,11 @@ class SimulatedVCenter:
         for name, path in self.datastores.items():
             path.mkdir()
             command += ["-ds", f"{name}={types[name]}:{path}"]
-        with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=self._directory,
-                env={**os.environ, "TMPDIR": str(self._directory)},
-            )
+        try:
+            self._process = self._start(command)
+        except OSError:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
         try:
             ready = self._answer()
         except SimulatorError:
@@ -162,6 +158,17 @@ class SimulatedVCenter:
         self.thumbprint: str = ready["thumbprint"]
 
     # --- life
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self._log_path.open("wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._directory,
+                env={**os.environ, "TMPDIR": str(self._directory)},
+            )
 
     def __enter__(self) -> Self:
         return self
