@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from offhost.cli.output import note, size
+from offhost.errors import Stopped
 
 _LINE_EVERY = 0.25
 
@@ -19,6 +20,20 @@ class Progress(Protocol):
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show it."""
         ...
+
+
+def counted(progress: Progress, what: str, total: int, stop: threading.Event) -> Callable[[int], None]:
+    """Progress told by increments, one at a time; it raises Stopped once `stop` is set."""
+    done = 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        if stop.is_set():
+            raise Stopped("stopped before its end: nothing is left behind")
+        done += count
+        progress(what, done, total)
+
+    return more
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from offhost.aio import in_thread
 from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option, only
 from offhost.cli.output import note, say, say_json, size
-from offhost.cli.progress import shown
+from offhost.cli.progress import counted, shown
 from offhost.cli.repository import interruptible, opened
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def disk(invocation: Invocation, point: str, to: Path, key: str | None) -> None:
     ):
         manifest = repository.points.find(point)
         source = repository.restore_point(manifest).disk(key)
-        restore_disk(source, to, workers, progress=lambda done, total: progress(str(to), done, total), stop=stop)
+        restore_disk(source, to, workers, counted(progress, str(to), source.size_bytes, stop))
     say(f"{to}: {size(source.size_bytes)}, the disk of {manifest.vm_name} as of {manifest.time:%Y-%m-%d %H:%M:%S} UTC")
 
 

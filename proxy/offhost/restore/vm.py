@@ -137,11 +137,16 @@ class _Restore:
 
     async def _open_target(self, mount: Mount | None) -> RestoreTarget:
         if mount:
-            self._target = DatastoreTarget(mount.path, self._name)
+            self._target = DatastoreTarget(mount.path, self._name, self._scope.workers)
         else:
             await make_directory(self._scope.vsphere, self._directory)
             self._made_directory = True
-            self._target = HttpsTarget(self._scope.folder_access, self._directory, lambda _: None)
+            loop = asyncio.get_running_loop()
+            self._target = HttpsTarget(
+                self._scope.folder_access,
+                self._directory,
+                lambda path: asyncio.run_coroutine_threadsafe(delete_path(self._scope.vsphere, path), loop).result(),
+            )
         return self._target
 
     def _write(self, target: RestoreTarget, file: str, disk: PointDisk) -> None:
@@ -187,10 +192,10 @@ class _Restore:
         try:
             if self._registering:
                 await self._unregister()
+            if self._target:
+                await in_thread(self._target.remove_all)
             if self._made_directory:
                 await delete_path(self._scope.vsphere, self._directory)
-            elif self._target:
-                await in_thread(self._target.remove_all)
         except (OffhostError, asyncio.CancelledError) as error:
             _log.error("the restore of %s left files in %s: %s", self._name, self._directory, error)
 

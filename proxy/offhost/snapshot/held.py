@@ -17,7 +17,6 @@ from offhost.snapshot.removal import Patience, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, take
 from offhost.transport.contract import OpenDisk, Transport, open_first
 from offhost.vsphere.configuration import configuration, snapshot_configuration
-from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.history import reverted_within
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, lineage
@@ -122,23 +121,24 @@ class HeldSnapshot:
         return opened
 
     def _fetch_files(self) -> dict[str, bytes]:
-        folder = FolderAccess(self._vsphere)
-        try:
-            return dict(self._fetched(folder))
-        finally:
-            folder.close()
-
-    def _fetched(self, folder: FolderAccess) -> "list[tuple[str, bytes]]":
-        fetched: list[tuple[str, bytes]] = []
+        fetched: dict[str, bytes] = {}
         for path in _small_files(self.configuration):
             try:
-                fetched.append((posixpath.basename(path), folder.download(path, _FILE_LIMIT_BYTES)))
-            except NotFound as error:
-                if path == self.configuration.vmx_path:
-                    self.warnings.append(f"{self.vm.name}: not saved with the restore point: {error}")
+                fetched[posixpath.basename(path)] = self._fetch(path)
             except OffhostError as error:
-                self.warnings.append(f"{self.vm.name}: not saved with the restore point: {error}")
+                if path == self.configuration.vmx_path or not isinstance(error, NotFound):
+                    self.warnings.append(f"{self.vm.name}: not saved with the restore point: {error}")
         return fetched
+
+    def _fetch(self, path: str) -> bytes:
+        """Through the first transport that can."""
+        reasons: list[str] = []
+        for transport in self._transports:
+            try:
+                return transport.fetch(path, _FILE_LIMIT_BYTES)
+            except TransportUnavailable as error:
+                reasons.append(f"{transport.name}: {error.message}")
+        raise TransportUnavailable(f"{path}: {'; '.join(reasons)}")
 
 
 @asynccontextmanager

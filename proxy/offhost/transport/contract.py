@@ -72,6 +72,13 @@ class Transport(Protocol):
         """
         ...
 
+    def fetch(self, path: str, limit_bytes: int) -> bytes:
+        """A small file beside the disks, `[datastore] folder/file`, whole.
+
+        Raises: TransportUnavailable, and the next transport is tried; NotFound; ReadFailed beyond the limit.
+        """
+        ...
+
 
 def open_first(transports: Sequence[Transport], vm: Vm, disk: Disk) -> OpenDisk:
     """Open a disk through the first transport that can. Raises: TransportUnavailable with every reason."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from offhost.blockio import FileReadAt
+from offhost.blockio import FileReadAt, read_bytes
 from offhost.diskimage import DiskImage, open_disk
-from offhost.diskimage.beneath import Reader
-from offhost.errors import DamagedImage, DiskImageError, GateClosed, TransportUnavailable
+from offhost.diskimage.beneath import Beneath, Reader
+from offhost.errors import DamagedImage, DiskImageError, GateClosed, NotFound, ReadFailed, TransportUnavailable
 from offhost.transport.contract import OpenDisk, split_path
 from offhost.transport.uncached import DirectFileReadAt, dropping_cache
 from offhost.vsphere.values import Disk, Vm
@@ -68,6 +68,25 @@ class DatastoreTransport:
             image.close()
             raise
         return OpenDisk(source=image, transport=self.name, identify=lambda: self._identity(vm, disk))
+
+    def fetch(self, path: str, limit_bytes: int) -> bytes:
+        """A small file, read beneath the mount."""
+        datastore, name = split_path(path)
+        if datastore not in self._mounts:
+            raise TransportUnavailable(f"the datastore {datastore} of {path} is not mounted on this proxy")
+        try:
+            with Beneath(self._mounts[datastore].path, dropping_cache) as beneath:
+                source = beneath.open(name).source
+        except DiskImageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise NotFound(f"{path}: there is no such file") from error
+            raise TransportUnavailable(error.message, hint=error.hint) from error
+        try:
+            if source.size_bytes > limit_bytes:
+                raise ReadFailed(f"{path}: is larger than {limit_bytes} bytes")
+            return read_bytes(source, 0, source.size_bytes)
+        finally:
+            source.close()
 
     def _mount(self, disk: Disk) -> Mount:
         return self._mounts[split_path(disk.backing.file)[0]]

@@ -5,27 +5,20 @@ out of them, nor when to remove: a restore that ends early calls `remove_all`.
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, WriteAt, read_bytes
+from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, read_bytes
+from offhost.chunking.workers import SpanWorkers
 from offhost.diskimage import flat_name
 from offhost.errors import Conflict, NotFound, OffhostError, TransportError, UsageError
-from offhost.extents import ExtentMap
+from offhost.transport.copying import Progress, copy_out
 from offhost.transport.https import HostBytes, RangedFile, ReadableFolder
 from offhost.transport.uncached import dropping_cache
 
-_SPAN_BYTES = 32 << 20
 _UPLOAD_BYTES = 4 << 20
-_WRITERS = 2
-
-Progress = Callable[[int], None]
-"""Told how many bytes more are done, holes included; one call at a time, from any thread. What it raises ends the
-writing."""
 
 
 class RestoreTarget(Protocol):
@@ -54,21 +47,21 @@ class RestoreTarget(Protocol):
 class DatastoreTarget:
     """A VM's folder on a mounted datastore. The folder is made when it is not there."""
 
-    def __init__(self, mount: Path, folder: str) -> None:
+    def __init__(self, mount: Path, folder: str, workers: SpanWorkers) -> None:
         """`folder` is the plain name of a folder in the mount. Raises: UsageError for anything else."""
+        self._workers = workers
         self.folder = mount / _plain(folder)
         self._created: list[Path] = []
         self._made_folder = False
 
     def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
-        """Write the disk sparse, by two threads, and flush it before its descriptor appears."""
+        """Write the disk sparse, and flush it before its descriptor appears."""
         path = self._new(flat_name(name))
         with _translating(path), ExitStack() as stack:
             target = FileWriteAt.create(path, source.size_bytes)
             stack.callback(target.close)
             self._created.append(path)
-            copy_allocated(source, target, progress)
-            target.sync()
+            copy_out(source, target, self._workers, progress)
         self.put_file(name, descriptor.encode())
 
     def read_back(self, name: str, size_bytes: int) -> ReadAt:
@@ -172,48 +165,6 @@ def _chunks(source: ReadAt, progress: Progress) -> Iterator[bytes]:
         length = min(_UPLOAD_BYTES, source.size_bytes - start)
         yield read_bytes(source, start, length)
         progress(length)
-
-
-def copy_allocated(source: ReadAt, target: WriteAt, progress: Progress) -> None:
-    """Copy what is not a hole of `source` into `target`, which is as large and reads as zeros.
-
-    Two threads; each byte is written once at most. Raises: the first error of either.
-    """
-    allocated = source.allocated()
-    starts = iter(range(0, source.size_bytes, _SPAN_BYTES))
-    lock, stop = threading.Lock(), threading.Event()
-
-    def work() -> None:
-        buffer = memoryview(bytearray(min(_SPAN_BYTES, source.size_bytes)))
-        while not stop.is_set():
-            with lock:
-                start = next(starts, None)
-            if start is None:
-                return
-            end = min(start + _SPAN_BYTES, source.size_bytes)
-            try:
-                _copy_span(source, target, allocated.clip(start, end), buffer)
-                with lock:
-                    progress(end - start)
-            except BaseException:
-                stop.set()
-                raise
-
-    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="restore-write") as pool:
-        writers = [pool.submit(work) for _ in range(_WRITERS)]
-    for writer in writers:
-        writer.result()
-
-
-def _copy_span(source: ReadAt, target: WriteAt, allocated: ExtentMap, buffer: memoryview) -> None:
-    """One read from the first to the last byte that counts, and a write for each extent."""
-    extents = list(allocated)
-    if not extents:
-        return
-    start = extents[0].start
-    source.read_into(start, buffer[: extents[-1].end - start])
-    for extent in extents:
-        target.write_at(extent.start, buffer[extent.start - start : extent.end - start])
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +10,12 @@ import pytest
 
 from offhost.aio import in_thread
 from offhost.blockio import FileReadAt, ReadAt, read_bytes
+from offhost.chunking.workers import SpanWorkers
 from offhost.diskimage import flat_descriptor, open_disk
 from offhost.errors import Conflict, NotFound, ReadFailed, TransportError, UsageError
 from offhost.extents import Extent, ExtentMap
-from offhost.transport.targets import DatastoreTarget, HttpsTarget, copy_allocated
+from offhost.transport.copying import copy_out
+from offhost.transport.targets import DatastoreTarget, HttpsTarget
 from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.registration import delete_path, make_directory
 from offhost.vsphere.session import VSphere
@@ -39,13 +40,19 @@ def source(tmp_path: Path) -> Iterator[ReadAt]:
     disk.close()
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[SpanWorkers]:
+    with SpanWorkers(2) as workers:
+        yield workers
+
+
 def nothing(_count: int) -> None:
     pass
 
 
-def test_a_disk_is_written_sparse_and_reads_as_a_vmdk(tmp_path: Path, source: ReadAt) -> None:
+def test_a_disk_is_written_sparse_and_reads_as_a_vmdk(tmp_path: Path, source: ReadAt, workers: SpanWorkers) -> None:
     (tmp_path / "ds").mkdir()
-    target = DatastoreTarget(tmp_path / "ds", "web")
+    target = DatastoreTarget(tmp_path / "ds", "web", workers)
     done: list[int] = []
     target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, done.append)
     target.put_file("web.nvram", b"nvram")
@@ -58,53 +65,57 @@ def test_a_disk_is_written_sparse_and_reads_as_a_vmdk(tmp_path: Path, source: Re
     back.close()
 
 
-def test_only_what_was_created_is_removed(tmp_path: Path, source: ReadAt) -> None:
-    target = DatastoreTarget(tmp_path, "web")
+def test_only_what_was_created_is_removed(tmp_path: Path, source: ReadAt, workers: SpanWorkers) -> None:
+    target = DatastoreTarget(tmp_path, "web", workers)
     target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
     (tmp_path / "web" / "other").touch()
     target.remove_all()
     target.remove_all()
     assert os.listdir(tmp_path / "web") == ["other"]
-    again = DatastoreTarget(tmp_path, "new")
+    again = DatastoreTarget(tmp_path, "new", workers)
     again.put_file("web.nvram", b"nvram")
     again.remove_all()
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_that_is_there_is_neither_overwritten_nor_removed(tmp_path: Path, source: ReadAt) -> None:
+def test_a_file_that_is_there_is_neither_overwritten_nor_removed(
+    tmp_path: Path, source: ReadAt, workers: SpanWorkers
+) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "web-flat.vmdk").write_bytes(b"precious")
-    target = DatastoreTarget(tmp_path, "web")
+    target = DatastoreTarget(tmp_path, "web", workers)
     with pytest.raises(Conflict, match="web-flat"):
         target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
     target.remove_all()
     assert (tmp_path / "web" / "web-flat.vmdk").read_bytes() == b"precious"
 
 
-def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path, workers: SpanWorkers) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "web").symlink_to("elsewhere")
     with pytest.raises(Conflict):
-        DatastoreTarget(tmp_path, "web").put_file("x", b"")
+        DatastoreTarget(tmp_path, "web", workers).put_file("x", b"")
     assert not os.listdir(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("name", ["../web", "/web", "a/b", "", "..", "a\nb"])
-def test_a_folder_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_elsewhere_is_refused(tmp_path: Path, workers: SpanWorkers, name: str) -> None:
     with pytest.raises(UsageError):
-        DatastoreTarget(tmp_path, name)
+        DatastoreTarget(tmp_path, name, workers)
 
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_datastore_that_is_full_is_said_and_nothing_stays_on_it(tmp_path: Path, source: ReadAt) -> None:
+def test_a_datastore_that_is_full_is_said_and_nothing_stays_on_it(
+    tmp_path: Path, source: ReadAt, workers: SpanWorkers
+) -> None:
     mount = tmp_path / "ds"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        target = DatastoreTarget(mount, "web")
+        target = DatastoreTarget(mount, "web", workers)
         with pytest.raises(TransportError, match="No space left") as raised:
             target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
         assert "full" in str(raised.value.hint)
@@ -114,13 +125,13 @@ def test_a_datastore_that_is_full_is_said_and_nothing_stays_on_it(tmp_path: Path
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_a_datastore_that_is_not_mounted_is_said(tmp_path: Path) -> None:
+def test_a_datastore_that_is_not_mounted_is_said(tmp_path: Path, workers: SpanWorkers) -> None:
     with pytest.raises(TransportError, match="No such file") as raised:
-        DatastoreTarget(tmp_path / "gone", "web").put_file("x", b"x")
+        DatastoreTarget(tmp_path / "gone", "web", workers).put_file("x", b"x")
     assert "mounted" in str(raised.value.hint)
 
 
-def test_the_first_error_ends_the_copy(source: ReadAt) -> None:
+def test_the_first_error_ends_the_copy(source: ReadAt, workers: SpanWorkers) -> None:
     class Failing:
         size_bytes = SIZE
 
@@ -133,18 +144,16 @@ def test_the_first_error_ends_the_copy(source: ReadAt) -> None:
         def close(self) -> None:
             pass
 
-    before = threading.active_count()
     with pytest.raises(ReadFailed):
-        copy_allocated(Failing(), _Nowhere(), nothing)
-    assert threading.active_count() == before
+        copy_out(Failing(), _Nowhere(), workers, nothing)
 
 
-def test_progress_that_raises_ends_the_copy(source: ReadAt) -> None:
+def test_progress_that_raises_ends_the_copy(source: ReadAt, workers: SpanWorkers) -> None:
     def enough(_count: int) -> None:
         raise ReadFailed("cancelled")
 
     with pytest.raises(ReadFailed, match="cancelled"):
-        copy_allocated(source, _Nowhere(), enough)
+        copy_out(source, _Nowhere(), workers, enough)
 
 
 class _Nowhere:
