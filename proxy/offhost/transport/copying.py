@@ -16,7 +16,7 @@ from offhost.chunking.workers import SpanWorkers, touched_spans
 _GRAIN_BYTES = 64 << 10
 
 Progress = Callable[[int], object]
-"""Told how many bytes more are done, holes included, one call at a time from any thread; raising in it ends the copy."""
+"""Told how many bytes more are done, holes included, one call at a time from any thread; raising ends the copy."""
 
 
 def copy_out(source: ReadAt, target: WriteAt, workers: SpanWorkers, progress: Progress) -> None:

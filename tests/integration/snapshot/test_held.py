@@ -226,9 +226,9 @@ async def test_the_vmx_and_nvram_files_come_along(web: HeldVm) -> None:
 
 
 async def test_files_that_cannot_be_had_are_warnings(vcenter: SimulatedVCenter, vsphere: VSphere) -> None:
-    moref = vcenter.create_vm("vs", [DiskSpec(1 << 20)], datastore="VSAN1")
+    moref = vcenter.create_vm("vs", [DiskSpec(1 << 20)])
     vm = HeldVm(vcenter, vsphere, await found(vsphere, moref))
-    async with vm.hold() as snap:
+    async with vm.hold(transports=[]) as snap:
         assert await snap.files() == {}
     assert any("vs.vmx" in warning for warning in snap.warnings)
 
