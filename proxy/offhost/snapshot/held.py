@@ -11,7 +11,7 @@ from datetime import datetime
 
 from offhost.aio import in_thread, shielded
 from offhost.clock import Clock
-from offhost.errors import GateClosed, NotFound, OffhostError, TransportUnavailable, VmGone, VSphereError
+from offhost.errors import GateClosed, NotFound, OffhostError, SessionLost, TransportUnavailable, VmGone, VSphereError
 from offhost.snapshot.gate import check_disks
 from offhost.snapshot.removal import Patience, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, take

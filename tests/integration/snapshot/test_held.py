@@ -15,6 +15,7 @@ from offhost.errors import (
     TransportUnavailable,
 )
 from offhost.extents import Extent, ExtentMap
+from offhost.snapshot.removal import Patience
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import create
 from support.held_vms import OWNER, HeldVm, mounted
@@ -75,6 +76,25 @@ async def test_the_snapshot_is_gone_after_a_cancellation(web: HeldVm) -> None:
     assert web.snapshots() == []
 
 
+async def test_a_removal_goes_on_being_tried_through_cancellations(web: HeldVm) -> None:
+    entered = asyncio.Event()
+    web.vcenter.rules([Rule("RemoveSnapshot_Task", mode="task", fault="GenericVmConfigFault", count=2)])
+
+    async def work() -> None:
+        async with web.hold(patience=Patience(times=3, wait_s=0.2)):
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(work())
+    await entered.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.15)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert web.snapshots() == []
+
+
 async def test_a_cancellation_while_the_snapshot_is_being_taken_leaves_none(web: HeldVm) -> None:
     web.vcenter.rules([Rule("CreateSnapshot*", mode="task", delay_ms=400)])
 
@@ -101,8 +121,8 @@ async def test_a_snapshot_whose_creation_was_lost_on_the_wire_is_waited_for_and_
     with pytest.raises(SessionLost):
         async with web.hold(track_changes=False):
             pytest.fail("the scope was entered")
-    assert [one.moref for one in web.vcenter.snapshots(web.vm.moref)] == [foreign]
     await reached
+    assert [one.moref for one in web.vcenter.snapshots(web.vm.moref)] == [foreign]
 
 
 async def test_a_removal_that_fails_is_tried_again(web: HeldVm) -> None:
