@@ -79,7 +79,6 @@ def back_up_vm(invocation: Invocation, name: str, vcenter: str | None, full: boo
     from offhost.cli.jobs import EXIT_OF, run_here
     from offhost.cli.runs import print_run
     from offhost.jobs.spec import JobSpec, Rule
-    from offhost.state import State
 
     configuration = invocation.configuration()
     spec = JobSpec(
@@ -89,7 +88,7 @@ def back_up_vm(invocation: Invocation, name: str, vcenter: str | None, full: boo
         include=(Rule(vm=name),),
         mode="full" if full else "incremental",
     )
-    run = foreground(run_here(configuration, State.open(configuration.state), spec, quiet=invocation.json))
+    run = foreground(run_here(configuration, spec, quiet=invocation.json))
     print_run(run, as_json=invocation.json)
     return EXIT_OF[run.state]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,15 @@ from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say, say_json, size, table
 from offhost.cli.progress import shown
-from offhost.cli.runs import catalog_of, print_run
+from offhost.cli.runs import print_run
 from offhost.errors import NotFound
 
 if TYPE_CHECKING:
     from offhost.backup.report import VmPlan
-    from offhost.catalog import Catalog, RunRow
     from offhost.config import Configuration, Job
+    from offhost.daemon.local import Catalog, Local, RunRow
     from offhost.ids import RunId
     from offhost.jobs.spec import JobSpec
-    from offhost.state import State
 
 EXIT_OF = {"success": 0, "warning": 3, "failed": 1, "cancelled": 130}
 """The exit code of a run that ended in a state."""
@@ -43,9 +43,11 @@ def jobs() -> None:
 @click.pass_obj
 def list_jobs(invocation: Invocation) -> None:
     """Every job, with its last run and its next time."""
+    from offhost.daemon.local import local
+
     configuration = invocation.configuration()
-    with catalog_of(configuration) as catalog:
-        described = [_described(job, catalog) for job in configuration.jobs]
+    with local(configuration) as here:
+        described = [_described(job, here.catalog) for job in configuration.jobs]
     if invocation.json:
         say_json(described)
         return
@@ -62,9 +64,11 @@ def list_jobs(invocation: Invocation) -> None:
 @click.pass_obj
 def show_job(invocation: Invocation, name: str) -> None:
     """One job: what its file says, its last run, its next time."""
+    from offhost.daemon.local import local
+
     configuration = invocation.configuration()
-    with catalog_of(configuration) as catalog:
-        described = _described(_job(configuration, name), catalog)
+    with local(configuration) as here:
+        described = _described(_job(configuration, name), here.catalog)
     if invocation.json:
         say_json(described)
         return
@@ -79,13 +83,13 @@ def show_job(invocation: Invocation, name: str) -> None:
 def plan_job(invocation: Invocation, name: str) -> int:
     """Which VMs a job selects, and what it would do to each disk; touches nothing."""
     from offhost.daemon.compose import composed
-    from offhost.state import State
+    from offhost.daemon.local import open_state
 
     configuration = invocation.configuration()
     _job(configuration, name)
 
     async def planned() -> list[VmPlan]:
-        async with composed(configuration, State.open(configuration.state)) as proxy:
+        async with composed(configuration, open_state(configuration)) as proxy:
             return await proxy.runner.plan(proxy.jobs[name])
 
     plans = foreground(planned())
@@ -106,17 +110,16 @@ def run_job(invocation: Invocation, name: str) -> int:
 
     Exits with 0 on success, 3 with warnings, 1 when a VM failed, 130 when cancelled.
     """
+    from offhost.daemon.local import open_state
     from offhost.daemon.specs import job_spec
-    from offhost.state import State
 
     configuration = invocation.configuration()
     job = _job(configuration, name)
-    state = State.open(configuration.state)
-    daemon = state.daemon_address()
+    daemon = open_state(configuration).daemon_address()
     if daemon is not None:
-        run = foreground(_run_in(DaemonClient(daemon), configuration, state, name, quiet=invocation.json))
+        run = foreground(_run_in(DaemonClient(daemon), configuration, name, quiet=invocation.json))
     else:
-        run = foreground(run_here(configuration, state, job_spec(job), quiet=invocation.json))
+        run = foreground(run_here(configuration, job_spec(job), quiet=invocation.json))
     print_run(run, as_json=invocation.json)
     return EXIT_OF[run.state]
 
@@ -147,12 +150,13 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-async def run_here(configuration: Configuration, state: State, job: JobSpec, *, quiet: bool) -> RunRow:
+async def run_here(configuration: Configuration, job: JobSpec, *, quiet: bool) -> RunRow:
     """Be the proxy for one run: also clear up after dead runs, as a daemon's start would."""
     from offhost.daemon.compose import composed
+    from offhost.daemon.local import open_state
     from offhost.events import DiskProgress, Event
 
-    async with composed(configuration, state) as proxy:
+    async with composed(configuration, open_state(configuration)) as proxy:
         await proxy.recover()
         run = await proxy.runner.begin(job, "cli")
         with shown(quiet=quiet) as progress:
@@ -168,28 +172,28 @@ async def run_here(configuration: Configuration, state: State, job: JobSpec, *, 
                 return proxy.catalog.run(run.id)
 
 
-async def _run_in(
-    daemon: DaemonClient, configuration: Configuration, state: State, name: str, *, quiet: bool
-) -> RunRow:
+async def _run_in(daemon: DaemonClient, configuration: Configuration, name: str, *, quiet: bool) -> RunRow:
     """Have the daemon run the job, and wait for the end. Cancelled once, have it cancel the run; twice, leave it."""
+    from offhost.daemon.local import local
+
     run_id = daemon.run(name)
     if not quiet:
         note(f"run {run_id} of {name} has begun, in the daemon at {daemon.url}")
-    with catalog_of(configuration) as catalog:
+    with local(configuration) as here:
         try:
-            return await _ended(catalog, state, run_id)
+            return await _ended(here, run_id)
         except asyncio.CancelledError:
             note("cancelling the run, and waiting until it has cleaned up")
-            daemon.cancel(run_id)
-            return await _ended(catalog, state, run_id)
+            with contextlib.suppress(NotFound):  # it has ended this moment
+                daemon.cancel(run_id)
+            return await _ended(here, run_id)
 
 
-async def _ended(catalog: Catalog, state: State, run_id: RunId) -> RunRow:
-    while (run := catalog.run(run_id)).state == "running":
-        if state.is_dead(run_id) and catalog.run(run_id).state == "running":
-            raise DaemonError(
-                "the daemon died while it executed the run", hint="its log, or systemctl status, says why"
-            )
+async def _ended(here: Local, run_id: RunId) -> RunRow:
+    """The run's record once it is closed. Raises: DaemonError when nobody is left to close it."""
+    while (run := here.catalog.run(run_id)).state == "running":
+        if here.state.is_dead(run_id) and here.catalog.run(run_id).state == "running":
+            raise DaemonError("the daemon died while it executed the run", hint="its log says why")
         await asyncio.sleep(_LOOK_AGAIN_S)
     return run
 

@@ -62,16 +62,16 @@ def restore_vm(
     """
     from offhost.clock import SystemClock
     from offhost.daemon.engine import vm_engine
+    from offhost.daemon.local import open_state
     from offhost.events import Events
     from offhost.restore.vm import VmRestore
-    from offhost.state import State
 
     configuration = invocation.configuration()
     center = only(configuration.vcenters, vcenter, "vCenter", "--vcenter")
     name = only(configuration.repositories, invocation.repo, "repository", "--repo")
 
     async def restored() -> RestoredVm:
-        async with vm_engine(configuration, State.open(configuration.state), Events(), SystemClock()) as engine:
+        async with vm_engine(configuration, open_state(configuration), Events(), SystemClock()) as engine:
             repository = (await engine.destination(name)).repository
             source = await in_thread(lambda: repository.restore_point(repository.points.find(point)))
             session = await engine.session(center)

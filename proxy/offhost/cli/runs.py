@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size, table
+from offhost.cli.output import say, say_json, size, table
 
 if TYPE_CHECKING:
-    from offhost.catalog import Catalog, RunRow, VmRow
-    from offhost.config import Configuration
+    from offhost.daemon.local import RunRow, VmRow
 
 
 @click.group()
@@ -29,8 +26,10 @@ def runs() -> None:
 @click.pass_obj
 def list_runs(invocation: Invocation, job: str | None, limit: int) -> None:
     """The latest runs, the newest first."""
-    with catalog_of(invocation.configuration()) as catalog:
-        rows = catalog.runs(limit=limit, job=job)
+    from offhost.daemon.local import local
+
+    with local(invocation.configuration()) as here:
+        rows = here.catalog.runs(limit=limit, job=job)
     if invocation.json:
         say_json([{key: value for key, value in asdict(run).items() if key != "vms"} for run in rows])
         return
@@ -46,21 +45,10 @@ def list_runs(invocation: Invocation, job: str | None, limit: int) -> None:
 @click.pass_obj
 def show_run(invocation: Invocation, run: str) -> None:
     """One run, by its id or the beginning of one: its VMs, and what was done to each disk."""
-    with catalog_of(invocation.configuration()) as catalog:
-        print_run(catalog.run(run), as_json=invocation.json)
+    from offhost.daemon.local import local
 
-
-@contextmanager
-def catalog_of(configuration: Configuration) -> Iterator[Catalog]:
-    """The catalog in the configuration's state directory, open for the scope. Raises: StateError."""
-    from offhost.catalog import Catalog
-    from offhost.state import State
-
-    catalog = Catalog.open(State.open(configuration.state).catalog)
-    try:
-        yield catalog
-    finally:
-        catalog.close()
+    with local(invocation.configuration()) as here:
+        print_run(here.catalog.run(run), as_json=invocation.json)
 
 
 def print_run(run: RunRow, *, as_json: bool) -> None:
@@ -70,11 +58,11 @@ def print_run(run: RunRow, *, as_json: bool) -> None:
         return
     say(f"run {run.id} of {run.job}: {run.state}, {run.started} to {run.ended or 'now'}")
     for warning in run.warnings:
-        note(f"warning: {warning}")
+        say(f"warning: {warning}")
     if run.problem:
-        note(f"error: {run.problem.message}")
+        say(f"error: {run.problem.message}")
         if run.problem.hint:
-            note(f"hint: {run.problem.hint}")
+            say(f"hint: {run.problem.hint}")
     for vm in run.vms:
         _print_vm(vm)
 
@@ -90,8 +78,8 @@ def _print_vm(vm: VmRow) -> None:
         if disk.reason:
             say(f"    read in full: {disk.reason}")
     for warning in vm.warnings:
-        note(f"  warning: {warning}")
+        say(f"  warning: {warning}")
     if vm.problem:
-        note(f"  error: {vm.problem.message}")
+        say(f"  error: {vm.problem.message}")
         if vm.problem.hint:
-            note(f"  hint: {vm.problem.hint}")
+            say(f"  hint: {vm.problem.hint}")
