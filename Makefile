@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup simulator test test-fast check bench format lock clean
+.PHONY: help setup simulator demo test test-fast check bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,12 @@ setup: ## install all it needs: Debian packages (when allowed), .venv with offho
 simulator: setup ## build the simulated vCenter of the tests
 	@ls .cache/vsim/vsim-* >/dev/null 2>&1 || echo "building the simulated vCenter, a minute or two, once"
 	@PYTHONPATH=tests $(BIN)/python -c "from support.vcenter import build; build()"
+
+demo: simulator ## a simulated vCenter with a running VM: backed up, changed, backed up again, restored, compared
+	@PYTHONPATH=tests $(BIN)/python -m demo.run
+
+demo: simulator ## back up a running VM of a simulated vCenter twice, restore it, check every claim
+	@PYTHONPATH=tests $(BIN)/python -m demo.run
 
 test: simulator ## all tests
 	@$(BIN)/pytest
