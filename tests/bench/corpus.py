@@ -33,12 +33,14 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noni
 def build(folder: Path) -> None:
     """Make the disks in `folder`, unless all of them are there.
 
-    Raises: PermissionError without root; CalledProcessError with the output of the program that failed.
+    Raises: SystemExit, saying what is missing; CalledProcessError once the output of what failed was printed.
     """
     if all((folder / f"{name}.raw").exists() for name in DISKS):
         return
     if os.geteuid() != 0:
-        raise PermissionError("building the corpus mounts loop devices: run as root, or give a folder of disks")
+        raise SystemExit("bench: building disks mounts loop devices: run as root, or give disks with CORPUS=FOLDER")
+    if not shutil.which("debootstrap", path=ENVIRONMENT["PATH"]):
+        raise SystemExit("bench: building disks needs debootstrap (apt-get install debootstrap), or CORPUS=FOLDER")
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
