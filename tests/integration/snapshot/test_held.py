@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,22 @@ async def test_the_disk_stands_still_while_the_guest_writes_on(web: HeldVm) -> N
         assert read_bytes(opened.source, 0, 7) == BEFORE
         await snap.gate()
     assert web.vcenter.read(web.vm.moref, web.disk_key, 0, 7) == AFTER
+
+
+async def test_no_file_of_the_disk_stays_open(web: HeldVm) -> None:
+    async with web.hold() as snap:
+        await snap.open(snap.configuration.disks[0])
+        assert open_files_beneath(web.vcenter.datastores["DS1"])
+    assert open_files_beneath(web.vcenter.datastores["DS1"]) == []
+
+
+def open_files_beneath(folder: Path) -> list[str]:
+    """What this process holds open there."""
+    targets = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed them
+            targets.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [target for target in targets if target.startswith(f"{folder}/")]
 
 
 async def test_the_snapshot_is_gone_after_the_scope(web: HeldVm) -> None:
