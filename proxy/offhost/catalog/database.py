@@ -59,7 +59,7 @@ class Catalog:
     def end_run(
         self, run_id: RunId, *, state: RunState, ended: str, warnings: tuple[str, ...], problem: ProblemRow | None
     ) -> None:
-        """Write down how a run ended."""
+        """Write down how a run ended; a record that is closed stays as it is."""
         values = {
             "state": state,
             "ended": ended,
@@ -67,7 +67,7 @@ class Catalog:
             "problem": asdict(problem) if problem else None,
         }
         with self._writing() as connection:
-            connection.execute(update(runs).where(runs.c.id == run_id).values(values))
+            connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(values))
 
     def end_interrupted(self, is_dead: Callable[[RunId], bool], *, ended: str) -> list[RunId]:
         """Close the runs that nobody executes any more as failed; returns them."""

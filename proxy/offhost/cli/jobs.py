@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offhost.cli.daemon_client import DaemonClient, DaemonError
+from offhost.cli.daemon_client import DaemonClient
 from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say, say_json, size, table
@@ -190,11 +190,15 @@ async def _run_in(daemon: DaemonClient, configuration: Configuration, name: str,
 
 
 async def _ended(here: Local, run_id: RunId) -> RunRow:
-    """The run's record once it is closed. Raises: DaemonError when nobody is left to close it."""
+    """The run's record once it is closed: by the daemon, or here, should the daemon have died."""
+    from offhost.clock import SystemClock
+    from offhost.daemon.local import end_interrupted
+
     while (run := here.catalog.run(run_id)).state == "running":
-        if here.state.is_dead(run_id) and here.catalog.run(run_id).state == "running":
-            raise DaemonError("the daemon died while it executed the run", hint="its log says why")
-        await asyncio.sleep(_LOOK_AGAIN_S)
+        if here.state.is_dead(run_id):
+            end_interrupted(here.state, here.catalog, SystemClock())
+        else:
+            await asyncio.sleep(_LOOK_AGAIN_S)
     return run
 
 

@@ -11,6 +11,7 @@ from offhost.catalog import Catalog
 from offhost.clock import Clock, SystemClock
 from offhost.config import Configuration
 from offhost.daemon.engine import EngineScope, vm_engine
+from offhost.daemon.local import end_interrupted
 from offhost.daemon.specs import job_spec
 from offhost.errors import OffhostError
 from offhost.events import Events
@@ -44,10 +45,8 @@ class Proxy:
         A vCenter that does not answer is a warning in the log: it must not keep the others from being backed up.
         Raises: StateError.
         """
-        ended = self.clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
-        for run_id in await in_thread(lambda: self.catalog.end_interrupted(self.state.is_dead, ended=ended)):
+        for run_id in await in_thread(end_interrupted, self.state, self.catalog, self.clock):
             _log.warning("run %s was interrupted", run_id)
-            self.state.forget_run(run_id)
         try:
             for line in await self.engine.remove_leftovers():
                 _log.info("leftover: %s", line)

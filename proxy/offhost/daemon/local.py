@@ -1,6 +1,7 @@
 """What commands may know of this machine's offhost without being the daemon: its state, and the history of runs.
 
-Owns: opening both for a command. Does not own: what they hold (state, catalog).
+Owns: opening both, and closing the records of dead runs, whoever finds them. Does not own: what they hold (state,
+catalog).
 """
 
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from offhost.catalog import Catalog, RunRow, VmRow
+from offhost.clock import Clock, SystemClock
 from offhost.config import Configuration
+from offhost.ids import RunId
 from offhost.state import State
 
-__all__ = ["Catalog", "Local", "RunRow", "State", "VmRow", "local", "open_state"]
+__all__ = ["Catalog", "Local", "RunRow", "State", "VmRow", "end_interrupted", "local", "open_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,26 @@ def open_state(configuration: Configuration) -> State:
 
 @contextmanager
 def local(configuration: Configuration) -> Iterator[Local]:
-    """State and catalog for the scope. Safe beside a running daemon.
+    """State and catalog for the scope, the records of dead runs closed. Safe beside a running daemon.
 
     Raises: StateError.
     """
     state = open_state(configuration)
     catalog = Catalog.open(state.catalog)
     try:
+        end_interrupted(state, catalog, SystemClock())
         yield Local(state, catalog)
     finally:
         catalog.close()
+
+
+def end_interrupted(state: State, catalog: Catalog, clock: Clock) -> list[RunId]:
+    """Close the records of runs that no process executes any more, as failed; returns them.
+
+    Raises: StateError.
+    """
+    now = clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
+    dead = catalog.end_interrupted(state.is_dead, ended=now)
+    for run_id in dead:
+        state.forget_run(run_id)
+    return dead

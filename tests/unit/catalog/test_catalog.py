@@ -94,6 +94,17 @@ def test_a_dead_process_s_runs_are_closed_and_a_living_one_s_are_not(catalog: Ca
     assert catalog.run(OTHER).state == "running"
 
 
+def test_a_run_that_ends_while_it_is_looked_for_is_not_called_interrupted(catalog: Catalog) -> None:
+    begin(catalog)
+
+    def ends_now(run_id: RunId) -> bool:
+        catalog.end_run(run_id, state="success", ended="2026-01-02", warnings=(), problem=None)
+        return True
+
+    catalog.end_interrupted(ends_now, ended="2026-01-03")
+    assert catalog.run(RUN).state == "success"
+
+
 def test_what_was_written_is_there_after_opening_again(catalog: Catalog) -> None:
     begin(catalog)
     catalog.close()
