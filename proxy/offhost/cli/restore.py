@@ -40,8 +40,9 @@ def disk(invocation: Invocation, point: str, to: Path, key: str | None) -> None:
         shown() as progress,
     ):
         manifest = repository.points.find(point)
-        source = repository.restore_point(manifest).disk(key)
-        restore_disk(source, to, workers, counted(progress, str(to), source.size_bytes, stop))
+        with repository.reading(manifest) as point_read:
+            source = point_read.disk(key)
+            restore_disk(source, to, workers, counted(progress, str(to), source.size_bytes, stop))
     say(f"{to}: {size(source.size_bytes)}, the disk of {manifest.vm_name} as of {manifest.time:%Y-%m-%d %H:%M:%S} UTC")
 
 
@@ -73,9 +74,9 @@ def restore_vm(
     async def restored() -> RestoredVm:
         async with vm_engine(configuration, open_state(configuration), Events(), SystemClock()) as engine:
             repository = (await engine.destination(name)).repository
-            source = await in_thread(lambda: repository.restore_point(repository.points.find(point)))
+            manifest = await in_thread(repository.points.find, point)
             session = await engine.session(center)
-            with shown(quiet=invocation.json) as progress:
+            with shown(quiet=invocation.json) as progress, repository.reading(manifest) as source:
                 way_back = VmRestore(
                     session, engine.folder(center, session), engine.mounts(center), engine.workers, progress
                 )

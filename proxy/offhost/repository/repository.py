@@ -14,12 +14,22 @@ from typing import Any
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock
-from offhost.errors import Conflict, FormatTooNew, NoRepository, ObjectExists, PackCorrupt, WrongKey
+from offhost.errors import (
+    AccessDenied,
+    Conflict,
+    FormatTooNew,
+    NoRepository,
+    NoSpace,
+    ObjectExists,
+    PackCorrupt,
+    WrongKey,
+)
 from offhost.ids import VmId
 from offhost.repository.keys import WRAPPER_LIMIT_BYTES, Argon2Cost, Keyring, unwrap
 from offhost.repository.manifest import Manifest
 from offhost.repository.packer import WriteCheck
 from offhost.repository.points import Points, read_graves
+from offhost.repository.presence import Presence
 from offhost.repository.reading import PackReader
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.sealed import ObjectType, get_json, seal_json
@@ -132,10 +142,28 @@ class Repository:
             yield session, self.restore_point(latest) if latest else None
 
     def restore_point(self, manifest: Manifest) -> RestorePoint:
-        """A point, to be read. Raises: Conflict when the collector is about to remove it."""
-        if manifest.id in read_graves(self.backend, self.keyring).condemned_points:
-            raise Conflict(f"point {manifest.id[:12]} is being collected")
+        """A point, to be read by whoever holds a session of its VM, or reads metadata alone."""
         return RestorePoint(manifest, self.reader, self.store.metadata_id_key)
+
+    @contextmanager
+    def reading(self, manifest: Manifest) -> Iterator[RestorePoint]:
+        """A point, kept from collection while it is read; on read-only media nothing collects, and nothing is put.
+
+        Raises: Conflict when the collector is about to remove it.
+        """
+        presence = Presence(self.backend, self.keyring, manifest.vm_id, self.clock)
+        try:
+            presence.begin("read", f"{presence.folder}/{manifest.id}")
+        except (AccessDenied, NoSpace) as error:
+            _log.info("reading without a session: %s", error)
+            yield self.restore_point(manifest)
+            return
+        try:
+            if manifest.id in read_graves(self.backend, self.keyring).condemned_points:
+                raise Conflict(f"point {manifest.id[:12]} is being collected")
+            yield self.restore_point(manifest)
+        finally:
+            presence.entomb("read")
 
     def close(self) -> None:
         """Wait for what is on its way."""

@@ -1,18 +1,12 @@
 """A write session: the scope in which what was added becomes durable together, under one restore point.
 
-Owns: FORMAT.md, "Sessions": the reserved name, heartbeats, the order of the commit. Does not own: claims, packs, the
-point's content.
+Owns: the order of the commit. Does not own: being present (presence), claims, packs, the point's content.
 """
 
 import logging
-import os
-import socket
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import blake3
 import zstandard
@@ -22,19 +16,19 @@ from offhost.chunking.compress import Codec
 from offhost.chunking.spans import CompressedChunk
 from offhost.clock import Clock
 from offhost.errors import Conflict, ObjectExists, OffhostError, SessionFenced
-from offhost.ids import ChunkId, SessionId, VmId, random_id
+from offhost.ids import ChunkId, VmId
 from offhost.repository.claims import Claim
 from offhost.repository.diskmap import DiskMap, DiskMapWriter
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, to_json
 from offhost.repository.packer import WriteCheck
 from offhost.repository.packs import Kind
+from offhost.repository.presence import Presence
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
 from offhost.repository.store import ChunkStore
 
 _log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 300.0
 _STALLED_S = 60.0
 
 
@@ -48,36 +42,19 @@ class WriteSession:
     def __init__(
         self, backend: Backend, keyring: Keyring, store: ChunkStore, *, vm: VmId, clock: Clock, check: WriteCheck
     ) -> None:
-        self._backend, self._keyring, self._store, self._clock, self._check = backend, keyring, store, clock, check
-        self.id = SessionId(random_id())
-        self.vm = vm
+        self._backend, self._keyring, self._store, self._check = backend, keyring, store, check
+        self._presence = Presence(backend, keyring, vm, clock)
+        self.id, self.vm = self._presence.id, vm
         self.stored_bytes = 0
-        self._name = f"points/{keyring.vm_folder(vm)}/{self.id}"
         self._lock = threading.Lock()
         self._promised: dict[ChunkId, Claim] = {}
         self._own: set[Claim] = set()
         self._relied: dict[Claim, set[ChunkId]] = {}
         self._distrusted: frozenset[Claim] = frozenset()
-        self._ended = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name=f"session-{self.id[:8]}", daemon=True)
 
     def open(self) -> None:
         """Reserve the point's name, durably, and begin to beat. To be followed by a look at what is condemned."""
-        name = f"sessions/{self.id}"
-        value = {"kind": "write", "point": self._name, "started": self._clock.now().isoformat(), **_process()}
-        self._backend.put(name, seal_json(self._keyring, ObjectType.SESSION, name, value))
-        self._heart.start()
-
-    def _beat(self) -> None:
-        beats = 0
-        while not self._ended.wait(HEARTBEAT_S):
-            beats += 1
-            name = f"sessions/{self.id}.{beats}"
-            value = {"time": self._clock.now().isoformat()}
-            try:
-                self._backend.put(name, seal_json(self._keyring, ObjectType.HEARTBEAT, name, value))
-            except OffhostError as error:
-                _log.warning("a session's heartbeat was not stored: %s", error)
+        self._presence.begin("write", self._presence.point)
 
     def missing(self, ids: Sequence[ChunkId], lengths: Sequence[int]) -> Sequence[int]:
         """Which of these chunks this session must put; what it relies on others for is settled before the commit."""
@@ -163,34 +140,27 @@ class WriteSession:
             raise Conflict("chunks that another session promised are missing: settle before committing")
         self._store.cover_new_packs()
         committed = replace(point, id=self.id)
-        data = seal_json(self._keyring, ObjectType.POINT, self._name, to_json(committed))
+        name = self._presence.point
+        data = seal_json(self._keyring, ObjectType.POINT, name, to_json(committed))
         try:
-            self._backend.put(self._name, data)
+            self._backend.put(name, data)
         except ObjectExists as error:
-            if self._backend.get(self._name, PAYLOAD_LIMIT_BYTES) != data:
+            if self._backend.get(name, PAYLOAD_LIMIT_BYTES) != data:
                 raise SessionFenced(
                     f"session {self.id} was ended by a collector", hint="run the backup again"
                 ) from error
-        self._end()
+        self._presence.end()
         return committed
 
     def abort(self) -> None:
         """End without a point; idempotent, and without effect after a commit."""
-        if self._ended.is_set():
+        if self._presence.ended:
             return
         error = SessionFenced(f"session {self.id} was aborted")
         with self._lock:
             promised, self._promised = list(self._promised.items()), {}
         self._store.claims.broken(promised, error)
-        with suppress(ObjectExists):
-            value = {"tombstone": "aborted"}
-            self._backend.put(self._name, seal_json(self._keyring, ObjectType.POINT, self._name, value))
-        self._end()
-
-    def _end(self) -> None:
-        self._ended.set()
-        if self._heart.ident:
-            self._heart.join()
+        self._presence.entomb("aborted")
 
     def __enter__(self) -> "WriteSession":
         return self
@@ -201,11 +171,3 @@ class WriteSession:
         except OffhostError as error:
             # a full disk must not hide what ended the session; without a tombstone it ends when its heartbeat stops
             _log.warning("session %s could not be marked as aborted: %s", self.id, error)
-            self._end()
-
-
-def _process() -> dict[str, Any]:
-    """What tells whether this process still lives."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid(), "pid_started": int(started)}

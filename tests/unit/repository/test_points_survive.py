@@ -422,3 +422,28 @@ def test_names_of_vms_do_not_show_in_the_repository(root: Path, workers: SpanWor
 
 def test_make_is_what_the_fixture_says(tmp_path: Path) -> None:
     assert len(list((make(tmp_path / "r") / "packs").iterdir())) == 256
+
+
+def test_a_reader_is_present_while_it_reads_and_gone_afterwards(root: Path, workers: SpanWorkers) -> None:
+    disk = Memory(noise(1, 200_000))
+    with opened(root) as repository:
+        point = back_up(repository, disk, workers)
+        with repository.reading(point) as source:
+            assert source.disk().size_bytes == len(disk.content)
+            sessions = [
+                get_json(repository.backend, repository.keyring, ObjectType.SESSION, item.name)
+                for item in repository.backend.list("sessions/")
+            ]
+            (reader,) = [session for session in sessions if session["kind"] == "read"]
+            assert reader["point"].endswith(point.id)
+        assert [found.id for found in repository.points.all()] == [point.id]
+
+
+def test_a_point_that_is_being_collected_is_not_read(root: Path, workers: SpanWorkers) -> None:
+    with opened(root) as repository:
+        point = back_up(repository, Memory(noise(1, 200_000)), workers)
+        name = "condemned/00000001"
+        value = {"packs": [], "points": [point.id]}
+        repository.backend.put(name, seal_json(repository.keyring, ObjectType.CONDEMNED, name, value))
+        with pytest.raises(Conflict, match="collected"), repository.reading(point):
+            pass

@@ -1,0 +1,85 @@
+"""That somebody is at work in a repository: the session object, its heartbeats, its end.
+
+Owns: FORMAT.md, "Sessions", but for what a writer commits (session). A collector spares what a present session may
+need, and fences one whose heart has stopped.
+"""
+
+import logging
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from offhost.backend.contract import Backend
+from offhost.clock import Clock
+from offhost.errors import ObjectExists, OffhostError
+from offhost.ids import SessionId, VmId, random_id
+from offhost.repository.keys import Keyring
+from offhost.repository.sealed import ObjectType, seal_json
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 300.0
+
+
+class Presence:
+    """One session, from `begin` to `end`. Its id reserves the name `point` below the VM's folder.
+
+    A thread beats until the end. Ending is idempotent.
+    """
+
+    def __init__(self, backend: Backend, keyring: Keyring, vm: VmId, clock: Clock) -> None:
+        self._backend, self._keyring, self._clock = backend, keyring, clock
+        self.id = SessionId(random_id())
+        self.vm = vm
+        self.folder = f"points/{keyring.vm_folder(vm)}"
+        self.point = f"{self.folder}/{self.id}"
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name=f"session-{self.id[:8]}", daemon=True)
+
+    def begin(self, kind: Literal["write", "read"], point: str) -> None:
+        """Put the session, durably: `point` is the name reserved, or that of the point being read."""
+        name = f"sessions/{self.id}"
+        value = {"kind": kind, "point": point, "started": self._clock.now().isoformat(), **_process()}
+        self._backend.put(name, seal_json(self._keyring, ObjectType.SESSION, name, value))
+        self._heart.start()
+
+    def _beat(self) -> None:
+        beats = 0
+        while not self._ended.wait(HEARTBEAT_S):
+            beats += 1
+            name = f"sessions/{self.id}.{beats}"
+            value = {"time": self._clock.now().isoformat()}
+            try:
+                self._backend.put(name, seal_json(self._keyring, ObjectType.HEARTBEAT, name, value))
+            except OffhostError as error:
+                _log.warning("a session's heartbeat was not stored: %s", error)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over."""
+        return self._ended.is_set()
+
+    def entomb(self, why: Literal["aborted", "read"]) -> None:
+        """End without a point: a tombstone takes the reserved name. Raises: BackendError; it is over anyway."""
+        try:
+            with suppress(ObjectExists):
+                value = seal_json(self._keyring, ObjectType.POINT, self.point, {"tombstone": why})
+                self._backend.put(self.point, value)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Stop beating: the reserved name is taken."""
+        self._ended.set()
+        if self._heart.ident:
+            self._heart.join()
+
+
+def _process() -> dict[str, Any]:
+    """What tells whether this process still lives."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid(), "pid_started": int(started)}
