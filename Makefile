@@ -19,9 +19,6 @@ simulator: setup ## build the simulated vCenter of the tests
 demo: simulator ## a simulated vCenter with a running VM: backed up, changed, backed up again, restored, compared
 	@PYTHONPATH=tests $(BIN)/python -m demo.run
 
-demo: simulator ## back up a running VM of a simulated vCenter twice, restore it, check every claim
-	@PYTHONPATH=tests $(BIN)/python -m demo.run
-
 test: simulator ## all tests
 	@$(BIN)/pytest
 
