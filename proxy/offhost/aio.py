@@ -47,9 +47,10 @@ async def guarded(work: Coroutine[Any, Any, T], watch: Coroutine[Any, Any, None]
             watching.result()
         return await working
     finally:
-        for task in (working, watching):
-            task.cancel()
-            await _settled(task)
+        working.cancel()
+        watching.cancel()
+        await _settled(working)
+        await _settled(watching)
 
 
 async def _settled(work: "asyncio.Future[T]") -> None:

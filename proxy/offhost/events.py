@@ -73,5 +73,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a listener must never disturb what it listens to
                 _log.exception("a listener failed on %r", event)

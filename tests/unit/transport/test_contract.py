@@ -29,6 +29,9 @@ class Scripted:
             raise self.error
         return OpenDisk(source=Zeros(512), transport=self.name, identify=lambda: "")
 
+    def fetch(self, path: str, limit_bytes: int) -> bytes:
+        return b""
+
 
 def test_the_first_that_can_serves_and_the_reasons_of_those_before_it_are_kept() -> None:
     unavailable = TransportUnavailable("no device", hint="attach one")
