@@ -30,3 +30,8 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since some fixed moment; never jumps."""
         return time.monotonic()
+
+
+def rfc3339(at: datetime) -> str:
+    """A time (aware) as records and answers write it: in UTC, to the second, `2026-01-01T22:00:00Z`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

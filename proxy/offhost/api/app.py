@@ -23,7 +23,7 @@ from offhost.aio import in_thread
 from offhost.api.guard import guard
 from offhost.api.problems import problems
 from offhost.catalog import Catalog
-from offhost.clock import Clock
+from offhost.clock import Clock, rfc3339
 from offhost.errors import UsageError
 from offhost.jobs.dispatch import Dispatcher
 from offhost.jobs.schedule import next_time
@@ -88,7 +88,7 @@ class _Handlers:
         return web.json_response(
             {
                 "version": self._served.version,
-                "started": _time(self._served.started),
+                "started": rfc3339(self._served.started),
                 "jobs": len(dispatcher.jobs),
                 "runs_under_way": [{"id": run_id, "job": job} for run_id, job in dispatcher.under_way().items()],
             }
@@ -130,7 +130,7 @@ class _Handlers:
             "mode": job.mode,
             "transports": list(job.transports),
             "schedule": {"cron": job.timing.cron.text, "timezone": job.timing.timezone} if job.timing else None,
-            "next": _time(following) if following else None,
+            "next": rfc3339(following) if following else None,
             "last": _without_vms(asdict(last[0])) if last else None,
         }
 
@@ -147,7 +147,3 @@ def _refuse_parameters(body: bytes) -> None:
 
 def _without_vms(run: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in run.items() if key != "vms"}
-
-
-def _time(at: datetime) -> str:
-    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -72,8 +72,12 @@ def show_job(invocation: Invocation, name: str) -> None:
     if invocation.json:
         say_json(described)
         return
-    for key, value in described.items():
-        say(f"{key}: {value['state'] + ', ' + value['started'] if key == 'last' and value else value}")
+    last = described["last"]
+    say(f"job: {described['job']}")
+    say(f"backs up: VMs of {described['vcenter']} into {described['repository']}, {described['mode']}")
+    say(f"transports: {', '.join(described['transports'])}")
+    say(f"next: {described['next'] or 'when told to'}")
+    say(f"last: {last['state']}, begun {last['started']}, run {last['id']}" if last else "last: never run")
 
 
 @jobs.command("plan")

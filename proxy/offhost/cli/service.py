@@ -41,4 +41,4 @@ def check(invocation: Invocation) -> None:
     if invocation.json:
         say_json({"file": str(configuration.file), "jobs": jobs})
     else:
-        say(f"{configuration.file} and {len(jobs)} jobs are right: {', '.join(jobs) or 'none yet'}")
+        say(f"{configuration.file} is right, and so are its jobs: {', '.join(jobs) or 'none yet'}")

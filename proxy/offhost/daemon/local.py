@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from offhost.catalog import Catalog, RunRow, VmRow
-from offhost.clock import Clock, SystemClock
+from offhost.clock import Clock, SystemClock, rfc3339
 from offhost.config import Configuration
 from offhost.ids import RunId
 from offhost.state import State
@@ -53,8 +53,7 @@ def end_interrupted(state: State, catalog: Catalog, clock: Clock) -> list[RunId]
 
     Raises: StateError.
     """
-    now = clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
-    dead = catalog.end_interrupted(state.is_dead, ended=now)
+    dead = catalog.end_interrupted(state.is_dead, ended=rfc3339(clock.now()))
     for run_id in dead:
         state.forget_run(run_id)
     return dead

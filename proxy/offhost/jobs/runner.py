@@ -14,7 +14,7 @@ from functools import partial
 from offhost.aio import in_thread, shielded
 from offhost.backup.report import Problem, VmPlan, VmReport
 from offhost.catalog import Catalog, RunRow, RunState
-from offhost.clock import Clock
+from offhost.clock import Clock, rfc3339
 from offhost.errors import OffhostError, StateError
 from offhost.events import Events, RunEnded, RunStarted, VmEnded
 from offhost.ids import RunId, random_id
@@ -185,7 +185,7 @@ class Runner:
         )
 
     def _now(self) -> str:
-        return self.clock.now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        return rfc3339(self.clock.now())
 
 
 def _note(error: Exception, what: str) -> None:

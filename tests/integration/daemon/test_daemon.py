@@ -173,7 +173,7 @@ def test_check_follows_secrets_and_does_not_show_them(offhost: Offhost, monkeypa
     monkeypatch.setenv("REPO_PASSPHRASE", "s3cret")
     done = offhost("check")
     assert done.returncode == 0
-    assert "1 jobs are right: nightly" in done.stdout
+    assert "is right, and so are its jobs: nightly" in done.stdout
     assert "s3cret" not in done.stdout + done.stderr
 
 
