@@ -14,6 +14,7 @@ from offhost.clock import Clock
 from offhost.config import Configuration, load
 from offhost.daemon.logs import log_to_stderr
 from offhost.daemon.serve import serve
+from offhost.errors import OffhostError
 from offhost.events import Events
 from offhost.ids import RunId
 from offhost.jobs.engine import VmEngine
@@ -47,4 +48,8 @@ async def small_engine(_c: Configuration, _s: State, _e: Events, _clock: Clock) 
 
 if __name__ == "__main__":
     log_to_stderr()
-    asyncio.run(serve(load(Path(sys.argv[1])), engine=small_engine))
+    try:
+        asyncio.run(serve(load(Path(sys.argv[1])), engine=small_engine))
+    except OffhostError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -47,6 +47,13 @@ async def serve(configuration: Configuration, *, engine: EngineScope = vm_engine
 async def _serve(proxy: Proxy, claim: Claim) -> None:
     notify("STATUS=clearing up after runs that were interrupted")
     await proxy.recover()
+    try:
+        await _work(proxy, claim)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None  # runs keep their errors to themselves: it is the one of `_work` itself
+
+
+async def _work(proxy: Proxy, claim: Claim) -> None:
     listen = proxy.configuration.listen
     async with asyncio.TaskGroup() as group:
         dispatcher = Dispatcher(proxy.jobs, proxy.runner, group)

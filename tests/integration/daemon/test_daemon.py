@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -54,6 +55,15 @@ def test_a_second_daemon_on_one_state_directory_is_refused(daemon: Start, offhos
     assert second.returncode == 2
     assert "a daemon is already running" in second.stderr
     assert "hint: " in second.stderr
+
+
+def test_a_port_that_is_taken_ends_the_start_in_words(daemon: Start, file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(file.read_text().replace("port: 0", f"port: {port}"))
+        code, _, err = daemon().ended()
+    assert code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in err
 
 
 def test_sigterm_cancels_a_run_and_waits_for_its_clean_up(daemon: Start, state: State, offhost: Offhost) -> None:
