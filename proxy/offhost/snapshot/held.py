@@ -20,6 +20,7 @@ from offhost.vsphere.configuration import configuration, snapshot_configuration
 from offhost.vsphere.history import reverted_within
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, lineage
+from offhost.vsphere.tags import tags_of
 from offhost.vsphere.tracking import changed_areas
 from offhost.vsphere.values import ChangedBlocks, Disk, QuiescePolicy, Vm, VmConfiguration
 
@@ -177,9 +178,12 @@ async def held(
 
 async def _as_it_is(vsphere: VSphere, vm: Vm, transports: Sequence[Transport], clock: Clock) -> HeldSnapshot:
     frozen = await configuration(vsphere, vm)
-    return HeldSnapshot(
+    warnings = await _save_tags(vsphere, vm, frozen)
+    snap = HeldSnapshot(
         vsphere, vm, frozen=frozen, taken=None, transports=transports, clock=clock, taken_at=clock.now()
     )
+    snap.warnings.extend(warnings)
+    return snap
 
 
 async def _hold(
@@ -197,12 +201,22 @@ async def _hold(
     taken_at = clock.now()  # beforehand: a revert while the guest is being quiesced counts as one since
     taken = await take(vsphere, vm, owner, quiesce, windows=before.guest_id.lower().startswith("win"))
     frozen = await _frozen(vsphere, vm, taken.snapshot.moref)
+    taken.warnings.extend(await _save_tags(vsphere, vm, frozen))
     snap = HeldSnapshot(vsphere, vm, frozen=frozen, taken=taken, transports=transports, clock=clock, taken_at=taken_at)
     if untracked:
         snap.warnings.append(untracked)
     if vm.consolidation_needed:
         snap.warnings.append(f"{vm.name}: its disks need consolidation, which is left to its administrators")
     return snap
+
+
+async def _save_tags(vsphere: VSphere, vm: Vm, frozen: VmConfiguration) -> list[str]:
+    """Tags are the VM's, no snapshot freezes them; without them a restore is still one."""
+    try:
+        frozen.saved["tags"] = await tags_of(vsphere, vm)
+    except VSphereError as error:
+        return [f"{vm.name}: its tags are not saved with the restore point: {error}"]
+    return []
 
 
 async def _frozen(vsphere: VSphere, vm: Vm, snapshot: str | None) -> VmConfiguration:

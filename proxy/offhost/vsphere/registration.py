@@ -5,12 +5,13 @@ Owns: making and ending VMs, directories on datastores. Does not own: the device
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pyVmomi import vim
 
+from offhost.errors import VSphereError
 from offhost.ids import DiskKey
 from offhost.vsphere.disks import datastore_of
 from offhost.vsphere.hardware import hardware, network_names
@@ -19,6 +20,7 @@ from offhost.vsphere.placement import choose_place, datacenter_of, network_backi
 from offhost.vsphere.properties import moref
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
+from offhost.vsphere.tags import attach_tags
 from offhost.vsphere.tasks import finished
 from offhost.vsphere.values import Vm
 
@@ -67,8 +69,24 @@ async def create_vm(
         pool = live.object(vim.ResourcePool, place.pool)
         return live.object(vim.Folder, place.folder).CreateVm(built.spec, pool, None)
 
-    made = moref(await finished(vsphere, start, doing))
-    return Created(await find(vsphere, made), (*place.warnings, *built.warnings))
+    vm = await find(vsphere, moref(await finished(vsphere, start, doing)))
+    described = await _describe(vsphere, vm, saved)
+    return Created(vm, (*place.warnings, *built.warnings, *described))
+
+
+async def _describe(vsphere: VSphere, vm: Vm, saved: Mapping[str, Any]) -> list[str]:
+    """Put custom attributes and tags on a new VM; returns what could not be put, as warnings."""
+    warnings = await attach_tags(vsphere, vm, saved.get("tags") or [])
+    for name, value in sorted((saved.get("custom_attributes") or {}).items()):
+        try:
+            await vsphere.change(_set_attribute(vm, str(name), str(value)), f"setting the attribute {name}")
+        except VSphereError as error:
+            warnings.append(f"{vm.name}: the custom attribute {name} was not set: {error}")
+    return warnings
+
+
+def _set_attribute(vm: Vm, name: str, value: str) -> Callable[[Live], None]:
+    return lambda live: live.vm(vm.moref).SetCustomValue(name, value)
 
 
 async def destroy_vm(vsphere: VSphere, vm: Vm) -> None:

@@ -17,6 +17,7 @@ from pyVmomi import vim
 from offhost.aio import retrying, shielded
 from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost
 from offhost.vsphere.properties import all_of, properties
+from offhost.vsphere.rest import Rest
 from offhost.vsphere.soap import Live, Soap
 from offhost.vsphere.trust import Endpoint, Trust
 
@@ -44,6 +45,7 @@ class VSphere:
     def __init__(self, soap: Soap, trust: Trust, pool: ThreadPoolExecutor, about: About) -> None:
         self.soap = soap
         self.trust = trust
+        self.rest = Rest(soap.endpoint, trust)
         self.about = about
         self._pool = pool
         self._stop = threading.Event()

@@ -1,10 +1,7 @@
 """A /folder that answers something else than it was asked: an error each time, never other bytes."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import cast
 
@@ -13,51 +10,26 @@ import pytest
 from offhost.errors import NotFound, PermissionDenied, ReadFailed
 from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.session import VSphere
+from support.answers import answering
 
 PATH = "[DS1] web/web.vmdk"
 
 
 @contextmanager
-def answering(status: int, body: bytes, **headers: str) -> Iterator[FolderAccess]:
-    """A host that gives the same answer to whatever it is asked."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            self.wfile.write(body)
-            self.close_connection = True
-
-        do_HEAD = do_GET  # noqa: N815 -- http.server's name
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- http.server's name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        folder = FolderAccess(session_with(server.server_port))
+def folder_answering(status: int, body: bytes, **headers: str) -> Iterator[FolderAccess]:
+    """The files of a standalone host that gives the same answer to whatever it is asked."""
+    live = SimpleNamespace(cookie="vmware_soap_session=x")
+    with answering(status, body, **headers) as host:
+        session = SimpleNamespace(
+            about=SimpleNamespace(is_vcenter=False),
+            soap=SimpleNamespace(live=lambda: live, renewed=lambda _stale: live),
+            trust=host,
+        )
+        folder = FolderAccess(cast(VSphere, session))
         try:
             yield folder
         finally:
             folder.close()
-            server.shutdown()
-
-
-def session_with(port: int) -> VSphere:
-    """What a folder needs of a session with a standalone host."""
-    live = SimpleNamespace(cookie="vmware_soap_session=x")
-    return cast(
-        VSphere,
-        SimpleNamespace(
-            about=SimpleNamespace(is_vcenter=False),
-            soap=SimpleNamespace(live=lambda: live, renewed=lambda _stale: live),
-            trust=SimpleNamespace(connection=lambda: HTTPConnection("127.0.0.1", port, timeout=5)),
-        ),
-    )
 
 
 def fetched(folder: FolderAccess) -> bytes:
@@ -68,7 +40,7 @@ def fetched(folder: FolderAccess) -> bytes:
 
 
 def test_the_right_answer_is_taken() -> None:
-    with answering(206, b"data", Content_Length="4", Content_Range="bytes 100-103/1000") as folder:
+    with folder_answering(206, b"data", Content_Length="4", Content_Range="bytes 100-103/1000") as folder:
         assert fetched(folder) == b"data"
 
 
@@ -86,21 +58,21 @@ def test_the_right_answer_is_taken() -> None:
     ids=["another range", "no range", "too short", "broken off", "the whole file", "an error", "elsewhere"],
 )
 def test_another_answer_is_an_error(status: int, body: bytes, headers: dict[str, str]) -> None:
-    with answering(status, body, **headers) as folder, pytest.raises(ReadFailed):
+    with folder_answering(status, body, **headers) as folder, pytest.raises(ReadFailed):
         fetched(folder)
 
 
 def test_a_download_without_end_is_cut_off() -> None:
-    with answering(200, b"x" * 100_000) as folder, pytest.raises(ReadFailed, match="larger than 1000 bytes"):
+    with folder_answering(200, b"x" * 100_000) as folder, pytest.raises(ReadFailed, match="larger than 1000 bytes"):
         folder.download(PATH, 1000)
 
 
 def test_a_size_that_is_not_told_is_an_error() -> None:
-    with answering(200, b"") as folder, pytest.raises(ReadFailed, match="how large"):
+    with folder_answering(200, b"") as folder, pytest.raises(ReadFailed, match="how large"):
         folder.file_size(PATH)
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, PermissionDenied), (403, PermissionDenied), (404, NotFound)])
 def test_refusals_are_told_apart(status: int, error: type[Exception]) -> None:
-    with answering(status, b"", Content_Length="0") as folder, pytest.raises(error, match=r"web/web\.vmdk"):
+    with folder_answering(status, b"", Content_Length="0") as folder, pytest.raises(error, match=r"web/web\.vmdk"):
         fetched(folder)

@@ -1,0 +1,82 @@
+"""vCenter's REST interface, which alone knows tags.
+
+Owns: its sessions, one for each piece of work, and the bounds of its answers. Synchronous; thread-safe. A standalone
+host has none. Does not own: what is asked (`tags`).
+"""
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPSConnection
+from typing import Any
+
+from offhost.errors import LoginFailed, VSphereError
+from offhost.vsphere.faults import broken
+from offhost.vsphere.trust import Endpoint, Trust
+
+_ANSWER_BYTES = 4 << 20
+_SESSION = "/com/vmware/cis/session"
+_SESSION_HEADER = "vmware-api-session-id"
+
+Ask = Callable[..., Any]
+"""`ask(method, path, body=None)`: the value of the answer, decoded."""
+
+
+class Rest:
+    """Logs in for each piece of work. A refused password is final, as repetition would lock the account."""
+
+    def __init__(self, endpoint: Endpoint, trust: Trust) -> None:
+        self._endpoint = endpoint
+        self._trust = trust
+        self._refused = threading.Event()
+
+    @contextmanager
+    def session(self) -> Iterator[Ask]:
+        """Logged in, on one connection, and logged out at the end.
+
+        Raises: LoginFailed, SessionLost, VSphereError for any answer that is not a success.
+        """
+        if self._refused.is_set():
+            raise LoginFailed(f"{self._endpoint.address}: its REST interface refused the password before")
+        connection = self._trust.connection()
+        headers: dict[str, str] = {}
+
+        def ask(method: str, path: str, body: object = None) -> Any:
+            return self._ask(connection, method, path, headers=headers, body=body)
+
+        try:
+            headers["Authorization"] = self._basic()
+            token = str(ask("POST", _SESSION))
+            del headers["Authorization"]
+            headers[_SESSION_HEADER] = token
+            yield ask
+            ask("DELETE", _SESSION)
+        except (OSError, HTTPException) as error:
+            raise broken(error, f"{self._endpoint.host}: asking the REST interface") from error
+        finally:
+            connection.close()
+
+    def _basic(self) -> str:
+        pair = f"{self._endpoint.user}:{self._endpoint.password()}".encode()
+        return "Basic " + base64.b64encode(pair).decode()
+
+    def _ask(
+        self, connection: HTTPSConnection, method: str, path: str, *, headers: dict[str, str], body: object
+    ) -> Any:
+        sent = json.dumps(body) if body is not None else None
+        kind = {"Content-Type": "application/json"} if sent else {}
+        connection.request(method, f"/rest{path}", sent, {**headers, **kind})
+        answer = connection.getresponse()
+        content = answer.read(_ANSWER_BYTES + 1)
+        doing = f"{self._endpoint.host}: {method} {path}"
+        if answer.status == 401 and path == _SESSION:
+            self._refused.set()
+            raise LoginFailed(f"{doing}: user and password are not accepted")
+        if answer.status // 100 != 2 or len(content) > _ANSWER_BYTES:
+            raise VSphereError(f"{doing}: answered {answer.status} {answer.reason}")
+        try:
+            return json.loads(content).get("value") if content.strip() else None
+        except (ValueError, AttributeError) as error:
+            raise VSphereError(f"{doing}: the answer makes no sense") from error
