@@ -1,0 +1,140 @@
+"""VMs of the simulated vCenter, backed up into real repositories, and compared with what their guests saw."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from offhost.backup.destination import Destination
+from offhost.backup.plan import plan
+from offhost.backup.report import VmPlan, VmReport
+from offhost.backup.vm import VmBackup, VmSettings
+from offhost.blockio import ReadAt, read_bytes
+from offhost.clock import SystemClock
+from offhost.extents import ExtentMap
+from offhost.ids import RunId, random_id
+from offhost.repository.manifest import Manifest
+from offhost.transport.contract import OpenDisk, Transport
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.snapshots import Owner
+from offhost.vsphere.values import Disk, QuiescePolicy, Vm
+from support.held_vms import OWNER, mounted
+from support.sessions import found
+from support.vcenter import SimulatedVCenter
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUpVm:
+    """One VM, and how to back it up."""
+
+    vcenter: SimulatedVCenter
+    vsphere: VSphere
+    destination: Destination
+    moref: str
+
+    @property
+    def disk_key(self) -> int:
+        """The device key of its first disk."""
+        return self.vcenter.disks(self.moref)[0].key
+
+    def write(self, offset: int, data: bytes) -> None:
+        """As the guest does."""
+        self.vcenter.write(self.moref, self.disk_key, offset, data)
+
+    def backup(
+        self,
+        *,
+        transports: list[Transport] | None = None,
+        quiesce: QuiescePolicy | None = None,
+        mode: Literal["full", "incremental"] = "incremental",
+        min_free: float = 0.0,
+    ) -> VmBackup:
+        settings = VmSettings(
+            transports=mounted(self.vcenter) if transports is None else transports,
+            quiesce=quiesce or QuiescePolicy("off"),
+            mode=mode,
+            min_free=min_free,
+        )
+        return VmBackup(
+            vsphere=self.vsphere,
+            destination=self.destination,
+            owner=Owner(OWNER.installation, RunId(random_id())),
+            settings=settings,
+            clock=SystemClock(),
+            progress=lambda *_: None,
+        )
+
+    async def run(self, **changes: Any) -> VmReport:
+        """Back up once."""
+        return await self.backup(**changes).run(await found(self.vsphere, self.moref))
+
+    async def planned(self, **changes: Any) -> VmPlan:
+        """What a backup would do now."""
+        return await plan(self.backup(**changes), await found(self.vsphere, self.moref))
+
+    def point(self, report: VmReport) -> Manifest:
+        """The point that a run committed."""
+        assert report.problem is None, report.problem
+        assert report.point is not None
+        return self.destination.repository.points.find(report.point)
+
+    def content(self, report: VmReport, disk: int = 0) -> bytes:
+        """A disk of a run's point, read back."""
+        point = self.point(report)
+        source = self.destination.repository.restore_point(point).disk(point.disks[disk].key)
+        return read_bytes(source, 0, source.size_bytes)
+
+    def seen_by_guest(self, disk: int = 0) -> bytes:
+        """What the guest sees of a disk now."""
+        return self.vcenter.read(self.moref, self.vcenter.disks(self.moref)[disk].key)
+
+    def snapshots(self) -> list[str]:
+        """The names of the snapshots the VM has."""
+        return [one.name for one in self.vcenter.snapshots(self.moref)]
+
+
+@dataclass(slots=True)
+class Interrupted:
+    """The transports' disks, with something that happens while the first byte is read."""
+
+    inner: Transport
+    happens: Callable[[], None]
+    _once: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def refusal(self, vm: Vm, disk: Disk) -> str | None:
+        return self.inner.refusal(vm, disk)
+
+    def open(self, vm: Vm, disk: Disk) -> OpenDisk:
+        opened = self.inner.open(vm, disk)
+        return replace(opened, source=_Source(opened.source, self._happen))
+
+    def fetch(self, path: str, limit_bytes: int) -> bytes:
+        return self.inner.fetch(path, limit_bytes)
+
+    def _happen(self) -> None:
+        if self._once.acquire(blocking=False):
+            self.happens()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    inner: ReadAt
+    before_reading: Callable[[], None]
+
+    @property
+    def size_bytes(self) -> int:
+        return self.inner.size_bytes
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self.before_reading()
+        self.inner.read_into(offset, buffer)
+
+    def allocated(self) -> ExtentMap:
+        return self.inner.allocated()
+
+    def close(self) -> None:
+        self.inner.close()
