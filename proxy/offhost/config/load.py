@@ -44,7 +44,7 @@ def load(file: Path) -> Configuration:
     """
     found: list[ConfigError] = []
     proxy_document, proxy = _read(file, file.name, Proxy, found)
-    jobs = [_read(path, f"jobs.d/{path.name}", Job, found) for path in _job_files(file.parent / "jobs.d")]
+    jobs = [_read(path, f"jobs.d/{path.name}", Job, found) for path in _job_files(file.parent / "jobs.d", found)]
     if proxy is not None:
         found.extend(_disagreements(proxy_document, proxy))
         for document, job in jobs:
@@ -65,8 +65,16 @@ def load(file: Path) -> Configuration:
     )
 
 
-def _job_files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("*") if path.suffix in (".yaml", ".yml") and path.name[0] != ".")
+def _job_files(directory: Path, found: list[ConfigError]) -> list[Path]:
+    """The job files, in the order of their names. A directory that is not there has none; hidden files are left out."""
+    try:
+        paths = sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        found.append(ConfigError(f"{directory}: {error.strerror}", hint="the proxy's user must be able to read it"))
+        return []
+    return [path for path in paths if path.suffix in (".yaml", ".yml") and not path.name.startswith(".")]
 
 
 def _read(path: Path, name: str, model: type[S], found: list[ConfigError]) -> tuple[Document, S | None]:

@@ -143,3 +143,19 @@ def test_aliases_that_multiply_are_cut_off(files: Files, refusal: Refusal) -> No
     bomb += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     files.job("nightly.yaml", "\n".join(bomb))
     assert any("too large" in message for message, _ in refusal())
+
+
+def test_a_jobs_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(files: Files, refusal: Refusal) -> None:
+    folder = files.file.parent / "jobs.d"
+    (folder / "nightly.yaml").unlink()
+    folder.rmdir()
+    assert load(files.file).jobs == ()
+    folder.touch()
+    ((message, _),) = refusal()
+    assert message == f"{folder}: Not a directory"
+
+
+def test_only_yaml_files_are_jobs(files: Files) -> None:
+    for name in (".nightly.yaml.swp", ".hidden.yaml", "nightly.yaml.bak", "README"):
+        files.job(name, "not: a job")
+    assert [job.job for job in load(files.file).jobs] == ["nightly"]
