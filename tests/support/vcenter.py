@@ -44,7 +44,7 @@ class SimulatorError(Exception):
 class DiskSpec:
     """A disk to create: its size, and what it holds from the start (a file's bytes, or bytes; else zeros).
 
-    `mode`, `sharing` and `raw_device` ("physicalMode", "virtualMode") are vSphere's words for disks of the odd kinds.
+    `mode` and `sharing` are vSphere's words for disks of the odd kinds.
     """
 
     size_bytes: int
@@ -52,7 +52,6 @@ class DiskSpec:
     mode: str = "persistent"
     sharing: str = ""
     unit: int | None = None
-    raw_device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +237,7 @@ class SimulatedVCenter:
             hardware=hardware,
             shared_bus=shared_bus,
         )
-        with_files = [disk for disk in disks if not disk.raw_device]
-        for spec, disk in zip(with_files, made["disks"] or (), strict=True):
+        for spec, disk in zip(disks, made["disks"] or (), strict=True):
             _fill(Path(disk["extent"]), spec)
         moref: str = made["vm"]
         if tools_running:
@@ -474,7 +472,6 @@ def _disk_json(disk: DiskSpec) -> dict[str, object]:
     if disk.size_bytes % 1024:
         raise ValueError(f"a disk is a whole number of KiB: {disk.size_bytes}")
     described: dict[str, object] = {"size_bytes": disk.size_bytes, "mode": disk.mode, "sharing": disk.sharing}
-    described["raw_device"] = disk.raw_device
     if disk.unit is not None:
         described["unit"] = disk.unit
     return described

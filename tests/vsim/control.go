@@ -43,7 +43,6 @@ type diskSpec struct {
 	SizeBytes int64  `json:"size_bytes"`
 	Mode      string `json:"mode"`
 	Sharing   string `json:"sharing"`
-	RawDevice string `json:"raw_device"` // "physicalMode" or "virtualMode"
 	Unit      *int32 `json:"unit"`
 }
 

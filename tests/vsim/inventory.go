@@ -39,9 +39,6 @@ func (v *vcenter) createVM(c *command) (interface{}, error) {
 			backingOf(disk).DiskMode = want.Mode
 		}
 		backingOf(disk).Sharing = want.Sharing
-		if want.RawDevice != "" {
-			disk.Backing = rawBacking(c.Datastore, want)
-		}
 		spec.DeviceChange = append(spec.DeviceChange, addDevice(disk, types.VirtualDeviceConfigSpecFileOperationCreate))
 	}
 	result, err := v.direct(folder.Self, &types.CreateVM_Task{This: folder.Self, Config: spec, Pool: pool})
@@ -55,16 +52,6 @@ func (v *vcenter) createVM(c *command) (interface{}, error) {
 		}
 	}
 	return answer{"vm": vm.Self.Value, "disks": disksTold(vm)}, nil
-}
-
-func rawBacking(datastore string, want diskSpec) *types.VirtualDiskRawDiskMappingVer1BackingInfo {
-	return &types.VirtualDiskRawDiskMappingVer1BackingInfo{
-		VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: "[" + datastore + "]"},
-		CompatibilityMode:            want.RawDevice,
-		DeviceName:                   "vml.02000000006000c29",
-		DiskMode:                     string(types.VirtualDiskModePersistent),
-		Uuid:                         newDiskUUID(),
-	}
 }
 
 func defaultPool() reference {

@@ -170,7 +170,6 @@ async def test_a_cancelled_backup_leaves_neither_snapshot_nor_point(web: BackedU
     [
         (DiskSpec(1 << 20, mode="independent_persistent"), "independent"),
         (DiskSpec(1 << 20, sharing="sharingMultiWriter"), "several writers"),
-        (DiskSpec(1 << 20, raw_device="physicalMode"), "raw device"),
     ],
 )
 async def test_a_disk_that_cannot_be_snapshotted_fails_the_vm_by_name(
