@@ -155,6 +155,12 @@ class UnreadableDisks(VSphereError):
     code = "unreadable_disks"
 
 
+class ChangeTrackingBroken(ChangeTrackingInvalid):
+    """VSphere's journal of changes should know what changed since the base, and does not."""
+
+    code = "change_tracking_broken"
+
+
 class ConsolidationNeeded(VSphereError):
     """The VM's disks need consolidation, which offhost does only when told to."""
 

@@ -11,10 +11,19 @@ from datetime import datetime
 
 from offhost.aio import in_thread, shielded
 from offhost.clock import Clock
-from offhost.errors import GateClosed, NotFound, OffhostError, SessionLost, TransportUnavailable, VmGone, VSphereError
+from offhost.errors import (
+    ChangeTrackingBroken,
+    GateClosed,
+    NotFound,
+    OffhostError,
+    SessionLost,
+    TransportUnavailable,
+    VmGone,
+    VSphereError,
+)
 from offhost.snapshot.gate import check_disks
 from offhost.snapshot.removal import Patience, remove_ours
-from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, take
+from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, renew_tracking, take
 from offhost.transport.contract import OpenDisk, Transport, open_first
 from offhost.vsphere.configuration import configuration, snapshot_configuration
 from offhost.vsphere.history import reverted_within
@@ -52,6 +61,8 @@ class HeldSnapshot:
         self.consistency: Consistency = taken.consistency if taken else "offline"
         self.lineage = lineage(taken.tree, taken.snapshot.moref) if taken else ()
         self.warnings: list[str] = list(taken.warnings) if taken else []
+        self.tracking_broken = False
+        """Whether vSphere failed to answer what it should have known: its journal is damaged."""
         self._vsphere, self._clock = vsphere, clock
         self._snapshot = taken.snapshot.moref if taken else None
         self._transports = transports
@@ -67,7 +78,13 @@ class HeldSnapshot:
     async def changed(self, disk: Disk, base_change_id: str) -> ChangedBlocks:
         """What changed on a disk since a base. Raises: ChangeTrackingInvalid with the reason for a full read."""
         assert self._snapshot is not None, "a template has no base: it does not change"
-        return await changed_areas(self._vsphere, self.vm, disk, snapshot=self._snapshot, base_change_id=base_change_id)
+        try:
+            return await changed_areas(
+                self._vsphere, self.vm, disk, snapshot=self._snapshot, base_change_id=base_change_id
+            )
+        except ChangeTrackingBroken:
+            self.tracking_broken = True
+            raise
 
     async def reverted_since(self, taken_at: str) -> bool:
         """Whether the VM was, or may have been, reverted to a snapshot since the `taken_at` of an earlier one.
@@ -158,7 +175,8 @@ async def held(
 
     `track_changes`: switch change tracking on first, where it is off and can be. Leaving the scope closes the disks
     and removes every snapshot that this run made of the VM, shielded from cancellation; a removal that fails is a
-    warning on the held snapshot and an error in the log, and does not hide what ended the scope.
+    warning on the held snapshot and an error in the log, and does not hide what ended the scope. A change tracking
+    that turned out to be broken is renewed after a scope that ended well.
     Raises: QuiesceFailed, SnapshotFailed, PermissionDenied, VmGone and other VSphereErrors.
     """
     snap: HeldSnapshot | None = None
@@ -174,6 +192,8 @@ async def held(
         yield snap
     finally:
         await shielded(_let_go(vsphere, vm, owner, snap=snap, settle=not known, patience=patience))
+    if snap.tracking_broken:
+        snap.warnings.append(await shielded(renew_tracking(vsphere, vm, owner)))
 
 
 async def _as_it_is(vsphere: VSphere, vm: Vm, transports: Sequence[Transport], clock: Clock) -> HeldSnapshot:

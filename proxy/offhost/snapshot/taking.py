@@ -6,10 +6,10 @@ Owns: the fallback, and the level of consistency that was reached, from what vSp
 from dataclasses import dataclass, field
 from typing import Literal
 
-from offhost.errors import LoginFailed, QuiesceFailed, SessionLost, SnapshotFailed, VmGone, VSphereError
+from offhost.errors import LoginFailed, OffhostError, QuiesceFailed, SessionLost, SnapshotFailed, VmGone, VSphereError
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, create, snapshots
-from offhost.vsphere.tracking import enable, is_enabled
+from offhost.vsphere.tracking import enable, is_enabled, renew
 from offhost.vsphere.values import QuiescePolicy, Snapshot, Vm
 
 Consistency = Literal["application", "filesystem", "crash", "offline"]
@@ -44,6 +44,16 @@ async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str | None:
     except VSphereError as error:
         return f"{error}; its disks are read in full"
     return None
+
+
+async def renew_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str:
+    """Renew a tracking that could not answer, so that not every further night is a full read; returns the warning."""
+    broken = f"{vm.name}: vSphere lost track of what changed"
+    try:
+        await renew(vsphere, vm, owner.description())
+    except OffhostError as error:
+        return f"{broken}, and change tracking could not be renewed: {error}"
+    return f"{broken}; change tracking was renewed: the next backup reads in full, those after it are incremental"
 
 
 async def take(vsphere: VSphere, vm: Vm, owner: Owner, quiesce: QuiescePolicy, *, windows: bool) -> Taken:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from offhost.errors import ChangeTrackingInvalid
+from offhost.errors import ChangeTrackingBroken, ChangeTrackingInvalid
 from offhost.extents import Extent, ExtentMap
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.faults import said
@@ -21,8 +21,8 @@ from offhost.vsphere.tasks import finished
 from offhost.vsphere.values import ChangedBlocks, Disk, Vm
 
 _OLDEST_HARDWARE = 7
-_UNKNOWN = (vim.fault.FileFault, vmodl.fault.InvalidArgument, vmodl.fault.NotSupported)
-"""What vSphere answers when it cannot say: the journal is missing, damaged or of another time."""
+_UNKNOWN = (vmodl.fault.InvalidArgument, vmodl.fault.NotSupported)
+"""What vSphere answers when it cannot say, beside the FileFault of a journal that is missing or damaged."""
 
 
 async def enable(vsphere: VSphere, vm: Vm, description: str) -> None:
@@ -43,9 +43,25 @@ async def enable(vsphere: VSphere, vm: Vm, description: str) -> None:
             hint="remove the VM's snapshots; the next backup switches it on",
         )
     await _reconfigure(vsphere, vm, enabled=True)
-    await remove(vsphere, vm, await create(vsphere, vm, description, quiesce_minutes=None))
+    await _stun(vsphere, vm, description)
     if not await is_enabled(vsphere, vm):
         raise ChangeTrackingInvalid(f"{vm.name}: change tracking is still off after it was switched on")
+
+
+async def renew(vsphere: VSphere, vm: Vm, description: str) -> None:
+    """Switch tracking off and on again, each followed by a stun, as VMware advises for a damaged journal (KB 2139574).
+
+    Bases of before are worthless afterwards. Raises: as `enable`, also while there are snapshots: nothing is then done.
+    """
+    if await snapshots(vsphere, vm):
+        raise ChangeTrackingInvalid(f"{vm.name}: change tracking cannot be renewed while there are snapshots")
+    await _reconfigure(vsphere, vm, enabled=False)
+    await _stun(vsphere, vm, description)
+    await enable(vsphere, vm, description)
+
+
+async def _stun(vsphere: VSphere, vm: Vm, description: str) -> None:
+    await remove(vsphere, vm, await create(vsphere, vm, description, quiesce_minutes=None))
 
 
 async def is_enabled(vsphere: VSphere, vm: Vm) -> bool:
@@ -94,6 +110,8 @@ def _query(vm: Vm, disk: Disk, snapshot: str, *, at: int, base: str) -> Any:
         frozen = live.object(vim.vm.Snapshot, snapshot)
         try:
             return live.vm(vm.moref).QueryChangedDiskAreas(frozen, disk.device_key, at, base)
+        except vim.fault.FileFault as fault:
+            raise ChangeTrackingBroken(f"{disk.label}: vSphere cannot say what changed: {said(fault)}") from fault
         except _UNKNOWN as fault:
             raise ChangeTrackingInvalid(f"{disk.label}: vSphere cannot say what changed: {said(fault)}") from fault
 

@@ -17,6 +17,7 @@ from offhost.errors import (
     TransportUnavailable,
 )
 from offhost.extents import Extent, ExtentMap
+from offhost.snapshot.held import HeldSnapshot
 from offhost.snapshot.removal import Patience
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import create
@@ -306,6 +307,42 @@ class TestChangedAreas:
         async with vm.hold(track_changes=False):
             pass
         assert "ReconfigVM_Task" not in vcenter.calls().methods
+
+
+class TestBrokenTracking:
+    """A journal that cannot answer is renewed once the VM is free of snapshots, so that not every night is full."""
+
+    async def broken(self, web: HeldVm) -> tuple[HeldSnapshot, str | None]:
+        """A backup whose question is answered with a FileFault; and the change id it had."""
+        async with web.hold() as snap:
+            (disk,) = snap.configuration.disks
+            web.vcenter.rules([Rule("QueryChangedDiskAreas", fault="FileFault", fields={"file": "x"})])
+            with pytest.raises(ChangeTrackingInvalid, match="FileFault"):
+                await snap.changed(disk, str(disk.change_id))
+        web.vcenter.rules([])
+        return snap, disk.change_id
+
+    async def test_it_is_renewed_and_said(self, web: HeldVm) -> None:
+        snap, before = await self.broken(web)
+        assert any("renewed" in warning for warning in snap.warnings)
+        assert web.snapshots() == []
+        async with web.hold() as after:
+            change_id = after.configuration.disks[0].change_id
+        assert change_id is not None
+        assert change_id.partition("/")[0] != str(before).partition("/")[0]
+
+    async def test_it_is_left_alone_over_foreign_snapshots(self, web: HeldVm) -> None:
+        web.vcenter.create_foreign_snapshot(web.vm.moref)
+        snap, _ = await self.broken(web)
+        assert any("could not be renewed" in warning for warning in snap.warnings)
+        assert "ReconfigVM_Task" not in web.vcenter.calls().methods
+
+    async def test_a_failed_backup_does_not_renew_it(self, web: HeldVm) -> None:
+        web.vcenter.rules([Rule("QueryChangedDiskAreas", fault="FileFault", fields={"file": "x"})])
+        with pytest.raises(ChangeTrackingInvalid):
+            async with web.hold() as snap:
+                await snap.changed(snap.configuration.disks[0], str(snap.configuration.disks[0].change_id))
+        assert "ReconfigVM_Task" not in web.vcenter.calls().methods
 
 
 class TestReverts:
