@@ -41,7 +41,8 @@ async def test_the_second_reads_what_changed_and_equals_a_full_read(web: BackedU
     incremental = await web.run()
     (disk,) = incremental.disks
     assert disk.mode == "incremental"
-    assert disk.read_bytes <= 1.6 * (disk.changed_bytes or 0)
+    assert disk.changed_bytes is not None
+    assert disk.changed_bytes <= disk.read_bytes < disk.changed_bytes + (1 << 20)
     full = await web.run(mode="full")
     assert web.content(incremental) == web.seen_by_guest() == web.content(full)
     assert web.point(incremental).disks[0].map.root == web.point(full).disks[0].map.root
