@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPSConnection
 from typing import Any
 
 from offhost.errors import LoginFailed, VSphereError
-from offhost.vsphere.faults import broken
+from offhost.vsphere.faults import UNREADABLE, broken
 from offhost.vsphere.trust import Endpoint, Trust
 
 _ANSWER_BYTES = 4 << 20
@@ -55,6 +55,10 @@ class Rest:
             ask("DELETE", _SESSION)
         except (OSError, HTTPException) as error:
             raise broken(error, f"{self._endpoint.host}: asking the REST interface") from error
+        except UNREADABLE as error:
+            raise VSphereError(
+                f"{self._endpoint.host}: the REST interface's answer makes no sense: {error!r}"
+            ) from error
         finally:
             connection.close()
 
@@ -76,7 +80,4 @@ class Rest:
             raise LoginFailed(f"{doing}: user and password are not accepted")
         if answer.status // 100 != 2 or len(content) > _ANSWER_BYTES:
             raise VSphereError(f"{doing}: answered {answer.status} {answer.reason}")
-        try:
-            return json.loads(content).get("value") if content.strip() else None
-        except (ValueError, AttributeError) as error:
-            raise VSphereError(f"{doing}: the answer makes no sense") from error
+        return json.loads(content).get("value") if content.strip() else None

@@ -32,10 +32,22 @@ def test_a_refused_password_is_sent_once() -> None:
     assert host.asked == ["POST /rest/com/vmware/cis/session"]
 
 
+def tags_over(rest: Rest) -> object:
+    """A tag's name, where a list is answered."""
+    with rest.session() as ask:
+        return ask("GET", "/tag")["name"]
+
+
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b'"text"', b'{"value": '], ids=str)
 def test_an_answer_that_makes_no_sense_is_an_error(body: bytes) -> None:
     with answering(200, body, Content_Length=str(len(body))) as host, pytest.raises(VSphereError, match="no sense"):
         use(rest_at(host))
+
+
+def test_values_of_another_shape_are_an_error() -> None:
+    body = b'{"value": ["urn:tag"]}'
+    with answering(200, body, Content_Length=str(len(body))) as host, pytest.raises(VSphereError, match="no sense"):
+        tags_over(rest_at(host))
 
 
 def test_an_answer_without_end_is_cut_off() -> None:
