@@ -33,6 +33,7 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[Answering]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
+            self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
             self.close_connection = True
