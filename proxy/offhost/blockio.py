@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from offhost.errors import DamagedImage, ReadFailed
 from offhost.extents import Extent, ExtentMap
 
@@ -69,6 +71,11 @@ def read_bytes(source: ReadAt, offset: int, length: int) -> bytes:
     buffer = bytearray(length)
     source.read_into(offset, memoryview(buffer))
     return bytes(buffer)
+
+
+def clear(buffer: memoryview) -> None:
+    """Fill a writable buffer with zeros, without making as many zeros first."""
+    np.frombuffer(buffer, np.uint8)[:] = 0
 
 
 def check_range(offset: int, length: int, size_bytes: int) -> None:

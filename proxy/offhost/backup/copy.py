@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from offhost.blockio import ReadAt
+from offhost.blockio import ReadAt, clear
 from offhost.chunking.spans import SPAN_BYTES, Chunking, StoredSpan, store_changes, store_span
 from offhost.chunking.workers import SpanWorkers, touched_spans
 from offhost.errors import SessionFenced
@@ -101,10 +101,10 @@ class DiskCopy:
         at = 0
         extents = _relative(allocated, start, start + len(buffer)).bridge(_GAP_BYTES)
         for extent in extents:
-            buffer[at : extent.start] = bytes(extent.start - at)
+            clear(buffer[at : extent.start])
             self.source.read_into(start + extent.start, buffer[extent.start : extent.end])
             at = extent.end
-        buffer[at:] = bytes(len(buffer) - at)
+        clear(buffer[at:])
         return extents.total_bytes
 
     def finish(self) -> DiskMapRef:

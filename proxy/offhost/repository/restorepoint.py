@@ -5,7 +5,7 @@ Does not own: where what is read goes.
 
 from dataclasses import dataclass
 
-from offhost.blockio import check_range
+from offhost.blockio import check_range, clear
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.errors import NotFound, PackCorrupt
 from offhost.extents import Extent, ExtentMap
@@ -44,7 +44,6 @@ class PointDiskReader:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer."""
         check_range(offset, len(buffer), self.size_bytes)
-        buffer[:] = bytes(len(buffer))
         done = 0
         while done < len(buffer):
             span, start = divmod(offset + done, SPAN_BYTES)
@@ -53,12 +52,15 @@ class PointDiskReader:
             done += len(part)
 
     def _read_within(self, span: int, start: int, buffer: memoryview) -> None:
-        """Copy the pieces of a span's chunks that overlap `[start, start + len(buffer))`."""
-        end = start + len(buffer)
+        """Copy the pieces of a span's chunks that overlap `[start, start + len(buffer))`, and clear what is between."""
+        end, at = start + len(buffer), start
         places: dict[ChunkId, list[tuple[int, int]]] = {}
         for ref in self.map.span(span):
             if ref.start < end and ref.start + ref.length > start:
                 places.setdefault(ref.id, []).append((ref.start, ref.length))
+                clear(buffer[at - start : max(ref.start, at) - start])
+                at = ref.start + ref.length
+        clear(buffer[min(at, end) - start :])
         for chunk, plain in self._reader.read_many(list(places), Kind.CONTENT):
             for at, length in places[chunk]:
                 if len(plain) != length:
