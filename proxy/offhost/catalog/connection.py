@@ -4,6 +4,10 @@ Owns: pragmas, transactions, translation of errors. Does not own: queries (datab
 of the schema (migrations).
 """
 
+import contextlib
+import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from offhost.catalog.schema import LOST, VERSION
 from offhost.errors import StateError
+from offhost.ids import random_id
 
 BUSY_TIMEOUT_MS = 20_000
 """How long a writer waits for another process's; a transaction here takes milliseconds."""
@@ -29,7 +34,7 @@ def open_engine(path: Path) -> Engine:
     event.listen(engine, "begin", _begin)
     try:
         with translated(path):
-            path.touch(mode=0o600)
+            _create(path)
             if _version(engine) != VERSION:
                 # alembic takes as long to load as all the rest of a command, and nearly never has anything to do.
                 from offhost.catalog.migrating import migrate  # noqa: PLC0415
@@ -57,10 +62,39 @@ def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _turn_on_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _turn_on_wal(cursor: Any) -> None:
+    """Only the very first connection changes anything; those beside it are refused at once instead of waiting."""
+    for _ in range(BUSY_TIMEOUT_MS // 20):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(0.02)
+    cursor.execute("PRAGMA journal_mode = WAL")
+
+
+def _create(path: Path) -> None:
+    """Make the empty file, for its mode's sake, under another name.
+
+    Opening and closing the database itself would drop the locks of every connection this process has to it (fcntl(2)).
+    """
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{random_id()}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
 
 
 def _begin(connection: Connection) -> None:
