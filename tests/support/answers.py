@@ -44,7 +44,7 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[Answering]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield Answering(server.server_port, asked)
         finally:
