@@ -24,7 +24,7 @@ from offhost.api.guard import guard
 from offhost.api.problems import problems
 from offhost.catalog import Catalog
 from offhost.clock import Clock, rfc3339
-from offhost.errors import UsageError
+from offhost.errors import Conflict, UsageError
 from offhost.jobs.dispatch import Dispatcher
 from offhost.jobs.schedule import next_time
 from offhost.jobs.spec import JobSpec
@@ -117,6 +117,8 @@ class _Handlers:
 
     async def cancel_run(self, request: web.Request) -> web.Response:
         row = await in_thread(self._served.catalog.run, request.match_info["id"])
+        if row.state != "running":
+            raise Conflict(f"run {row.id} has ended already: {row.state}")
         self._served.dispatcher.cancel(row.id)
         return web.json_response({"run": row.id}, status=202)
 

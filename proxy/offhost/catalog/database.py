@@ -79,8 +79,8 @@ class Catalog:
         return dead
 
     def runs(self, *, limit: int, job: str | None = None) -> list[RunRow]:
-        """The latest runs, of one job or of all, the newest first, without their VMs."""
-        query = select(runs).order_by(runs.c.started.desc(), runs.c.id).limit(limit)
+        """The runs that began last, of one job or of all, the newest first, without their VMs."""
+        query = select(runs).order_by(runs.c.number.desc()).limit(limit)
         if job is not None:
             query = query.where(runs.c.job == job)
         with self._reading() as connection:

@@ -13,7 +13,8 @@ metadata = MetaData()
 runs = Table(
     "runs",
     metadata,
-    Column("id", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("id", String, unique=True, nullable=False),
     Column("job", String, nullable=False),
     Column("trigger", String, nullable=False),
     Column("state", String, nullable=False),
@@ -21,8 +22,7 @@ runs = Table(
     Column("ended", String),
     Column("warnings", JSON, nullable=False),
     Column("problem", JSON(none_as_null=True)),
-    Index("runs_by_start", "started"),
-    Index("runs_of_job", "job", "started"),
+    Index("runs_of_job", "job", "number"),
 )
 
 vms = Table(

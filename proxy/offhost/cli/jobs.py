@@ -18,7 +18,7 @@ from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say, say_json, size, table
 from offhost.cli.progress import shown
 from offhost.cli.runs import print_run
-from offhost.errors import NotFound
+from offhost.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from offhost.backup.report import VmPlan
@@ -188,7 +188,7 @@ async def _run_in(daemon: DaemonClient, configuration: Configuration, name: str,
             return await _ended(here, run_id)
         except asyncio.CancelledError:
             note("cancelling the run, and waiting until it has cleaned up")
-            with contextlib.suppress(NotFound):  # it has ended this moment
+            with contextlib.suppress(Conflict, NotFound):  # it has ended this moment
                 daemon.cancel(run_id)
             return await _ended(here, run_id)
 

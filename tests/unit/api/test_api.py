@@ -90,7 +90,7 @@ async def test_a_run_is_cancelled_and_its_clean_up_awaited(
     await until(lambda: catalog.run(run_id).state == "cancelled")
     assert sorted(engine.cleaned_up) == ["web01", "web02"]
     async with browser.delete(f"/api/v1/runs/{run_id}") as response:
-        assert response.status == 404
+        assert response.status == 409
 
 
 @pytest.mark.parametrize(

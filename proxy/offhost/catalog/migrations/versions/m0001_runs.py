@@ -11,7 +11,8 @@ def upgrade() -> None:
     """Make the tables."""
     op.create_table(
         "runs",
-        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("id", sa.String, unique=True, nullable=False),
         sa.Column("job", sa.String, nullable=False),
         sa.Column("trigger", sa.String, nullable=False),
         sa.Column("state", sa.String, nullable=False),
@@ -20,8 +21,7 @@ def upgrade() -> None:
         sa.Column("warnings", sa.JSON, nullable=False),
         sa.Column("problem", sa.JSON),
     )
-    op.create_index("runs_by_start", "runs", ["started"])
-    op.create_index("runs_of_job", "runs", ["job", "started"])
+    op.create_index("runs_of_job", "runs", ["job", "number"])
     op.create_table(
         "vms",
         sa.Column("number", sa.Integer, primary_key=True),
