@@ -109,11 +109,17 @@ class HeldSnapshot:
         try:
             present = await _frozen(self._vsphere, self.vm, self._snapshot)
         except VmGone as error:
-            raise GateClosed(f"{self.vm.name}: the snapshot was removed while it was read") from error
+            raise GateClosed(
+                f"{self.vm.name}: the snapshot was removed while it was read",
+                hint="the VM's events in vCenter say by whom; run the backup again",
+            ) from error
         check_disks(self.vm.name, self.configuration.disks, present.disks)
         for opened, fingerprint in self._opened:
             if await in_thread(opened.fingerprint) != fingerprint:
-                raise GateClosed(f"{self.vm.name}: a file of a disk was replaced while it was read")
+                raise GateClosed(
+                    f"{self.vm.name}: a file of a disk was replaced while it was read",
+                    hint="the VM was moved or restored meanwhile; run the backup again",
+                )
 
     async def files(self) -> dict[str, bytes]:
         """The .vmx and nvram files by name; what cannot be had is a warning: a restore does without them."""

@@ -28,7 +28,7 @@ BROKEN = (OSError, HTTPException, ExpatError)
 UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError)
 """What an answer that is not as the API describes it makes of its reader, pyVmomi's or ours."""
 
-_KINDS: tuple[tuple[tuple[type, ...], type[OffhostError], str, str | None], ...] = (
+_KINDS: tuple[tuple[tuple[type, ...], type[OffhostError], str, str], ...] = (
     (
         (vim.fault.InvalidLogin,),
         LoginFailed,
@@ -41,7 +41,12 @@ _KINDS: tuple[tuple[tuple[type, ...], type[OffhostError], str, str | None], ...]
         "the guest could not be quiesced: ",
         "look at VMware Tools and, on Windows, at the VSS writers in the guest",
     ),
-    ((vim.fault.SnapshotFault,), SnapshotFailed, "", None),
+    (
+        (vim.fault.SnapshotFault,),
+        SnapshotFailed,
+        "",
+        "the VM's tasks and events in vCenter say why; often it has too many snapshots, or its datastore no room",
+    ),
     ((vim.fault.FileAlreadyExists, vim.fault.DuplicateName), Conflict, "", "choose another name"),
     (
         (
@@ -53,7 +58,7 @@ _KINDS: tuple[tuple[tuple[type, ...], type[OffhostError], str, str | None], ...]
         ),
         Busy,
         "",
-        None,
+        "try again when what is under way in vCenter has ended",
     ),
 )
 """Kinds of faults, the error that they are, what to say before the endpoint's own words, the hint; first match wins."""
@@ -70,20 +75,29 @@ def translated(fault: vmodl.MethodFault, doing: str) -> OffhostError:
     """The error that a fault is; `doing` says what was being done, to what."""
     match fault:
         case vim.fault.NotAuthenticated():
-            return SessionLost(f"{doing}: the session is not accepted, even after logging in again")
+            return SessionLost(
+                f"{doing}: the session is not accepted, even after logging in again",
+                hint="see that nothing ends the account's sessions, then try again",
+            )
         case vim.fault.NoPermission():
             return _denied(fault, doing)
         case vmodl.fault.ManagedObjectNotFound():
-            return VmGone(f"{doing}: {_object(fault.obj)} does not exist any more")
+            return VmGone(
+                f"{doing}: {_object(fault.obj)} does not exist any more",
+                hint="it was deleted, unregistered or replaced meanwhile; restore points from before stay",
+            )
     for kinds, error, words, hint in _KINDS:
         if isinstance(fault, kinds):
             return error(f"{doing}: {words}{said(fault)}", hint=hint)
-    return VSphereError(f"{doing}: {said(fault)}")
+    return VSphereError(f"{doing}: {said(fault)}", hint="the object's tasks and events in vCenter may say more")
 
 
 def broken(error: BaseException, doing: str) -> SessionLost:
     """A connection that broke, or an answer that could not be read."""
-    return SessionLost(f"{doing}: the connection broke: {str(error) or type(error).__name__}")
+    return SessionLost(
+        f"{doing}: the connection broke: {str(error) or type(error).__name__}",
+        hint="see that the endpoint is up and reachable from the proxy, then try again",
+    )
 
 
 def _denied(fault: vim.fault.NoPermission, doing: str) -> PermissionDenied:

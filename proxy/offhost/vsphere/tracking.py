@@ -84,7 +84,7 @@ async def changed_areas(vsphere: VSphere, vm: Vm, disk: Disk, *, snapshot: str, 
     at = queries = 0
     while at < disk.capacity_bytes:
         call = _query(vm, disk, snapshot, at=at, base=base_change_id)
-        page = await vsphere.read(call, f"asking what changed on {disk.label}")
+        page = await vsphere.read(call, f"asking what changed on {disk.label} of {vm.name}")
         queries += 1
         areas.extend(_believed(page, at, disk))
         at += int(page.length)
