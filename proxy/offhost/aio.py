@@ -4,12 +4,17 @@ Owns: the three patterns. Does not own: what is retried (`error.retry` says) or 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from offhost.errors import OffhostError
 
 T = TypeVar("T")
+
+_THREADS = ThreadPoolExecutor(64, thread_name_prefix="blocking")
+"""The loop's own pool has a few threads for each processor, and a VM's copy holds one for as long as it lasts."""
 
 
 async def in_thread(function: Callable[..., T], *args: object, interrupt: Callable[[], None] | None = None) -> T:
@@ -18,7 +23,7 @@ async def in_thread(function: Callable[..., T], *args: object, interrupt: Callab
     A thread cannot be interrupted: were it left running, it would use disks and sessions that its caller has
     already given back. Long work is handed something to look at now and then, which `interrupt` sets.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    work = asyncio.get_running_loop().run_in_executor(_THREADS, function, *args)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -26,6 +31,20 @@ async def in_thread(function: Callable[..., T], *args: object, interrupt: Callab
             interrupt()
         await _settled(work)
         raise
+
+
+@asynccontextmanager
+async def threaded(scope: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """A scope whose entry and exit block, in threads; it is left also when a cancellation meets its entry."""
+    entering = asyncio.ensure_future(in_thread(scope.__enter__))
+    try:
+        yield await asyncio.shield(entering)
+    except BaseException as error:
+        await _settled(entering)
+        if not entering.cancelled() and entering.exception() is None:
+            await shielded(in_thread(scope.__exit__, type(error), error, error.__traceback__))
+        raise
+    await shielded(in_thread(scope.__exit__, None, None, None))
 
 
 async def shielded(clean_up: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offhost.backup.copy import DiskCopy, settle
+from offhost.backup.copy import DiskCopy, map_of, settle
 from offhost.blockio import check_range
 from offhost.chunking.compress import Compression
 from offhost.chunking.pages import PageCutter
@@ -68,13 +68,13 @@ def back_up(
 ) -> Manifest:
     """One point of a VM with one disk; by its changed areas where they are given."""
     with repository.session(image_id(name)) as (session, base):
-        known = base.map(base.manifest.disks[0]) if base else None
+        known = map_of(base, DiskKey("disk0"))
         copy = DiskCopy(disk, session, chunking_of(repository), workers, base=known, areas=areas)
         copy.run(threading.Event())
         before = repository.points.predecessor(base.manifest) if base else None
         sequence = base.manifest.sequence + 1 if base else 1
         disks = (PointDisk(DiskKey("disk0"), "disk", copy.finish()),)
-        settle(session, [copy], threading.Event())
+        settle(session, [lambda: copy.run(threading.Event())], threading.Event())
         return session.commit(point_of(session, name, sequence=sequence, disks=disks, predecessor=before))
 
 

@@ -58,11 +58,15 @@ class LocalBackend:
         """Create an object. Nothing of it remains when this fails, not even after a failed flush."""
         path = self.root / name
         with _translated(path), self._written_beside(data) as temporary:
-            if not path.parent.is_dir():
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                _flush_directory(path.parent.parent)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             os.link(temporary, path)
-            _flush_directory(path.parent)
+            try:
+                _flush_directory(path.parent)
+                _flush_directory(path.parent.parent)  # whoever made the folder may have died before its flush
+            except BaseException:
+                with suppress(OSError):  # what was not flushed does not count: a repetition writes anew
+                    path.unlink()
+                raise
 
     @contextmanager
     def _written_beside(self, data: bytes | bytearray | memoryview) -> Iterator[Path]:

@@ -57,7 +57,7 @@ def source_of(disk: Disk, lineage: Sequence[str], taken_at: str) -> Source:
 
 
 def full_read_reason(
-    disk: Disk, base: PointDisk | None, *, lineage: Sequence[str], cutter: str, reverted: bool
+    disk: Disk, base: PointDisk | None, *, lineage: Sequence[str], cutter: str, reverted: bool, readable: bool = True
 ) -> str | None:
     """Why this disk must be read in full; None when its changes since `base` may be asked for.
 
@@ -69,6 +69,7 @@ def full_read_reason(
     known = base.source
     before = known.get("lineage")
     doubts = (
+        (not readable, "what the repository holds of its last backup is damaged"),
         (base.map.cutter != cutter, f"its last backup was cut by {base.map.cutter}, this one by {cutter}"),
         (not disk.change_id, "change tracking is not active on it"),
         (not known.get("change_id"), "change tracking was not active at its last backup"),

@@ -4,17 +4,22 @@ Owns: which spans are read in full, by their changes, or kept.
 Does not own: what changed (the caller knows), cutting and compression (chunking), the map's form (repository).
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from offhost.blockio import ReadAt, clear
-from offhost.chunking.spans import SPAN_BYTES, Chunking, StoredSpan, store_changes, store_span
+from offhost.chunking.spans import SPAN_BYTES, Chunking, SpanMap, StoredSpan, store_changes, store_span
 from offhost.chunking.workers import SpanWorkers, touched_spans
-from offhost.errors import SessionFenced
+from offhost.errors import IntegrityError, SessionFenced
 from offhost.extents import Extent, ExtentMap
+from offhost.ids import DiskKey
 from offhost.repository.diskmap import DiskMap, DiskMapRef, DiskMapWriter
+from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
+
+_log = logging.getLogger(__name__)
 
 _SETTLE_ATTEMPTS = 3
 _GAP_BYTES = 64 << 10
@@ -80,13 +85,15 @@ class DiskCopy:
         """Store one span; what of it was read."""
         start = span * SPAN_BYTES
         buffer = self.workers.buffer()[: min(SPAN_BYTES, self.source.size_bytes - start)]
-        if self.areas is None or self.base is None:
-            read_bytes = self._read_allocated(start, buffer, wanted)
+        before = self._span_of_base(span)
+        if self.areas is None or before is None:
+            allocated = wanted if self.areas is None else ExtentMap.whole(start + len(buffer))
+            read_bytes = self._read_allocated(start, buffer, allocated)
             stored = store_span(buffer, self.chunking, self.session)
         else:
             stored = store_changes(
                 buffer,
-                self.base.span(span),
+                before,
                 _relative(wanted, start, start + len(buffer)),
                 read=lambda at, part: self.source.read_into(start + at, part),
                 chunking=self.chunking,
@@ -95,6 +102,14 @@ class DiskCopy:
             read_bytes = stored.read_bytes
         self._writer.set(span, stored.map)
         return stored, read_bytes
+
+    def _span_of_base(self, span: int) -> SpanMap | None:
+        """What the span was; None where the base does not tell any more, so that all of the span must be read."""
+        try:
+            return self.base.span(span) if self.base and self.areas is not None else None
+        except IntegrityError as error:
+            _log.warning("the base of span %d is damaged, so it is read in full: %s", span, error)
+            return None
 
     def _read_allocated(self, start: int, buffer: memoryview, allocated: ExtentMap) -> int:
         """Fill a span, reading what is allocated and little more; how much that was."""
@@ -112,17 +127,29 @@ class DiskCopy:
         return self._writer.finish()
 
 
-def settle(session: WriteSession, copies: Sequence[DiskCopy], stop: threading.Event) -> None:
-    """Make durable what the copies stored. What another session promised and did not deliver is read and stored again.
+def map_of(base: RestorePoint | None, key: DiskKey) -> DiskMap | None:
+    """The map that the last point has of a disk; None when there is none, or it is damaged, which is then logged."""
+    disk = base.manifest.disk(key) if base else None
+    try:
+        return base.map(disk) if base and disk else None
+    except IntegrityError as error:
+        _log.warning("the last backup of disk %s is damaged: %s", key, error)
+        return None
 
-    Raises: SessionFenced when the others keep failing; what made one of this session's own packs fail.
+
+def settle(session: WriteSession, again: Sequence[Callable[[], object]], stop: threading.Event) -> None:
+    """Make durable what was stored. What another session promised and did not deliver is stored again: `again` stores
+    everything that this session has stored so far, of which only that is then missing.
+
+    Raises: SessionFenced when the others keep failing; what made one of this session's own packs fail; Stopped.
     """
     for _ in range(_SETTLE_ATTEMPTS):
-        if not session.settle():
+        if not session.settle(stop):
             return
-        for copy in copies:
-            copy.run(stop)
-    raise SessionFenced("other backups in this process keep failing with chunks that this one needs")
+        for store in again:
+            store()
+    if session.settle(stop):
+        raise SessionFenced("other backups in this process keep failing with chunks that this one needs")
 
 
 def _relative(wanted: ExtentMap, start: int, end: int) -> ExtentMap:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from offhost.backup.copy import DiskCopy, settle
+from offhost.backup.copy import DiskCopy, map_of, settle
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskReport, VmReport
 from offhost.clock import Clock
@@ -51,6 +52,7 @@ class ImageBackup:
             before = {key: disk.identity for key, disk in disks.items()}
             session, base = scope.enter_context(repository.session(image_id(self.name), self.destination.write_check))
             copied = {key: self._copy(session, base, key, disk) for key, disk in disks.items()}
+            stored_files = self.destination.store_files(session, files)
             point = Manifest(
                 id=session.id,
                 vm_id=session.vm,
@@ -61,10 +63,11 @@ class ImageBackup:
                 kind="incremental" if base else "full",
                 consistency="offline",
                 disks=tuple(PointDisk(key, _label(disks[key]), copy.finish()) for key, (copy, _) in copied.items()),
-                files=self.destination.store_files(session, files),
+                files=stored_files,
                 origin={"kind": "image", "files": [str(path) for path in paths]},
             )
-            settle(session, [copy for copy, _ in copied.values()], self.stop)
+            again: list[Callable[[], object]] = [partial(copy.run, self.stop) for copy, _ in copied.values()]
+            settle(session, [*again, lambda: self.destination.store_files(session, files)], self.stop)
             _check_unchanged(paths, before)
             session.commit(point)
             return self._report(point, [report for _, report in copied.values()], started)
@@ -72,14 +75,13 @@ class ImageBackup:
     def _copy(
         self, session: WriteSession, base: RestorePoint | None, key: DiskKey, disk: DiskImage
     ) -> tuple[DiskCopy, DiskReport]:
-        before = base.manifest.disk(key) if base else None
         stored_before = session.stored_bytes
         copy = DiskCopy(
             disk,
             session,
             self.destination.chunking,
             self.destination.workers,
-            base=base.map(before) if base and before else None,
+            base=map_of(base, key),
             progress=lambda done, total: self.progress(_label(disk), done, total),
         )
         copy.run(self.stop)

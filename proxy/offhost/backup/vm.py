@@ -7,15 +7,15 @@ full read is for (base).
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
-from offhost.aio import guarded, in_thread, shielded
+from offhost.aio import guarded, in_thread, shielded, threaded
 from offhost.backup.base import base_disk, full_read_reason, source_of
-from offhost.backup.copy import DiskCopy, settle
+from offhost.backup.copy import DiskCopy, map_of, settle
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskReport, Problem, VmReport
 from offhost.clock import Clock
@@ -146,21 +146,9 @@ class _Run:
         ) as snap:
             self.snap = snap
             _refuse(vm, snap.configuration)
-            async with self._session() as (session, base):
+            async with threaded(self._repository.session(vm.id, backup.destination.write_check)) as (session, base):
                 await self._copy_disks(session, base, snap)
                 await self._commit(session, base, snap)
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[tuple[WriteSession, RestorePoint | None]]:
-        """A write session, whose calls block, opened and closed in threads."""
-        scope = self._repository.session(self._vm.id, self._backup.destination.write_check)
-        entered = await in_thread(scope.__enter__)
-        try:
-            yield entered
-        except BaseException as error:
-            await shielded(in_thread(scope.__exit__, type(error), error, error.__traceback__))
-            raise
-        await shielded(in_thread(scope.__exit__, None, None, None))
 
     async def _copy_disks(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
         for disk in snap.configuration.disks:
@@ -177,7 +165,8 @@ class _Run:
     ) -> None:
         opened = await snap.open(disk)
         known = base_disk(base.manifest.disks, disk.key) if base else None
-        areas, reason = await self._areas(snap, disk, known)
+        map_before = await in_thread(map_of, base, disk.key)
+        areas, reason = await self._areas(snap, disk, known, readable=map_before is not None)
         loop = asyncio.get_running_loop()
         copy = await in_thread(
             lambda: DiskCopy(
@@ -185,7 +174,7 @@ class _Run:
                 session,
                 self._backup.destination.chunking,
                 self._backup.destination.workers,
-                base=base.map(known) if base and known else None,
+                base=map_before,
                 areas=areas,
                 progress=lambda *done: loop.call_soon_threadsafe(self._backup.progress, disk.label, *done),
             )
@@ -197,14 +186,16 @@ class _Run:
         self.copied.append(copied)
 
     async def _areas(
-        self, snap: HeldSnapshot, disk: Disk, base: PointDisk | None
+        self, snap: HeldSnapshot, disk: Disk, base: PointDisk | None, *, readable: bool
     ) -> tuple[ExtentMap | None, str | None]:
         """What must be read: the areas that changed, or None for all of it and the reason."""
         reason = self._backup.settings.full_reason
         if not reason:
             reverted = base is not None and await snap.reverted_since(str(base.source.get("taken_at", "")))
             cutter = self._backup.destination.chunking.cutter.identity
-            reason = full_read_reason(disk, base, lineage=snap.lineage, cutter=cutter, reverted=reverted)
+            reason = full_read_reason(
+                disk, base, lineage=snap.lineage, cutter=cutter, reverted=reverted, readable=readable
+            )
         if reason or base is None:
             return None, reason
         try:
@@ -215,10 +206,15 @@ class _Run:
     async def _commit(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
         files = await snap.files()
         point = await in_thread(self._manifest, session, base, snap, files)
-        copies = [copied.copy for copied in self.copied]
-        await in_thread(settle, session, copies, self._stop, interrupt=self._stop.set)
+        again: list[Callable[[], object]] = [partial(copied.copy.run, self._stop) for copied in self.copied]
+        again.append(lambda: self._backup.destination.store_files(session, files))
+        await in_thread(settle, session, again, self._stop, interrupt=self._stop.set)
         await snap.gate()
-        self.point = await shielded(in_thread(session.commit, point))
+        await shielded(in_thread(self._put, session, point))
+
+    def _put(self, session: WriteSession, point: Manifest) -> None:
+        """In the thread up to the last step: a cancellation that comes meanwhile still finds the point told."""
+        self.point = session.commit(point)
 
     def _manifest(
         self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, files: dict[str, bytes]

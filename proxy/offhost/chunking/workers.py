@@ -3,10 +3,11 @@
 Owns: their number, a buffer of one span for each, stopping at the first error. Does not own: what is done to a span.
 """
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from offhost.chunking.spans import SPAN_BYTES, span_buffer
 from offhost.errors import Stopped
@@ -41,28 +42,27 @@ class SpanWorkers:
         return buffer
 
     def each(self, spans: Sequence[int], work: Callable[[int], None], stop: threading.Event) -> None:
-        """Do `work` for every span; the first error stops the rest. Returns when no thread is at it any more.
+        """Do `work` for every span; the first error ends it. Returns when no thread is at it any more.
 
+        Few spans are queued at a time, so that disks copied at once share the threads whatever their sizes.
         Raises: what `work` raised; Stopped once `stop` is set.
         """
-        failed = threading.Event()
-
-        def guarded(span: int) -> None:
-            if stop.is_set() or failed.is_set():
-                return
-            try:
-                work(span)
-            except BaseException:
-                failed.set()
-                raise
-
-        pending = [self._executor.submit(guarded, span) for span in spans]
-        wait(pending, return_when=FIRST_EXCEPTION)
-        wait(pending)
-        for future in pending:
-            future.result()
-        if stop.is_set():
+        left = iter(spans)
+        running: set[Future[None]] = set()
+        try:
+            while not stop.is_set():
+                more = itertools.islice(left, 2 * self.threads - len(running))
+                running |= {self._executor.submit(work, span) for span in more}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
             raise Stopped("the copy was stopped")
+        finally:
+            for future in running:
+                future.cancel()
+            wait(running)
 
     def close(self) -> None:
         """End the threads."""

@@ -36,9 +36,14 @@ class Claim:
                 self.error = error
                 self._settled.set()
 
-    def kept(self, timeout_s: float | None) -> bool:
-        """Wait until settled; whether every chunk is durable. False as well when the time has run out."""
-        return self._settled.wait(timeout_s) and self.error is None
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until settled, or for so long; whether it is settled."""
+        return self._settled.wait(timeout_s)
+
+    @property
+    def kept(self) -> bool:
+        """Whether every chunk is durable by now."""
+        return self._settled.is_set() and self.error is None
 
 
 class ClaimTable:
@@ -64,7 +69,7 @@ class ClaimTable:
                 if there or chunk in wanted:
                     continue
                 other = self._pending.get(chunk)
-                if other is None or other in distrusted:
+                if other is None or other.error or other in distrusted:
                     wanted[chunk] = at
                 else:
                     relied[chunk] = other

@@ -4,15 +4,13 @@ Owns: list pages, the root digest, the choice between keyframe and patch. Does n
 where chunks lie (reading), the disk's content as ReadAt (disk).
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import blake3
 
 from offhost.chunking.spans import SPAN_BYTES, SpanMap
-from offhost.errors import PackCorrupt
+from offhost.errors import IntegrityError, PackCorrupt
 from offhost.ids import ChunkId
 from offhost.repository.leaves import (
     MAX_DEPTH,
@@ -33,6 +31,7 @@ PAGE_SPANS = 1024
 _SLOT = 68
 _HOLE = bytes(_SLOT)
 _EMPTY = SpanMap.of([])
+_CACHED_SPANS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class DiskMap:
         self._slots = [table[at : at + _SLOT] for at in range(0, len(table), _SLOT)]
         if len(table) != count * _SLOT or _root(ref.size_bytes, ref.cutter, self._slots, metadata_id_key) != ref.root:
             raise PackCorrupt("a disk's list pages do not match its root digest")
-        self._span = lru_cache(maxsize=64)(self._read_span)
+        self._resolved: dict[int, tuple[SpanMap, int]] = {}
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -90,47 +89,47 @@ class DiskMap:
 
     def span(self, span: int) -> SpanMap:
         """A span's chunks, checked against its digest."""
-        return self._span(span)
+        return self.resolved(span)[0]
 
-    def _read_span(self, span: int) -> SpanMap:
-        leaf = self.leaf(span)
-        if leaf is None:
-            return _EMPTY
-        entries = self._resolve(leaf)[0]
-        if span_digest(entries, self._key) != self._slots[span][:32]:
-            raise PackCorrupt(f"span {span}: its leaf does not match its digest")
-        return entries
-
-    def _resolve(self, leaf: ChunkId) -> tuple[SpanMap, int]:
-        """A leaf's entries and depth."""
-        patches: list[Patch] = []
-        while len(patches) <= MAX_DEPTH:
-            decoded = decode(self._reader.read_one(leaf, Kind.LEAF))
-            if isinstance(decoded, SpanMap):
-                for patch in reversed(patches):
-                    decoded = apply(decoded, patch.splices)
-                return decoded, len(patches)
-            patches.append(decoded)
-            leaf = decoded.parent
-        raise PackCorrupt(f"leaf {leaf.hex()[:12]}: more than {MAX_DEPTH} patches deep")
-
-    def lineage(self, span: int) -> list[ChunkId]:
-        """A span's leaf and the leaves it is a patch of, down to the keyframe: what a point keeps alive."""
-        leaf = self.leaf(span)
-        found: list[ChunkId] = []
-        while leaf is not None and len(found) <= MAX_DEPTH:
-            found.append(leaf)
-            decoded = decode(self._reader.read_one(leaf, Kind.LEAF))
-            leaf = decoded.parent if isinstance(decoded, Patch) else None
+    def resolved(self, span: int) -> tuple[SpanMap, int]:
+        """A span's chunks, and how many patches its leaf is away from its keyframe."""
+        found = self._resolved.get(span)
+        if found is None:
+            found = self._resolve(span)
+            if len(self._resolved) >= _CACHED_SPANS:
+                self._resolved = {}
+            self._resolved[span] = found
         return found
 
-    def depth(self, span: int) -> int:
-        """How many patches a span's leaf is away from its keyframe."""
-        return max(len(self.lineage(span)) - 1, 0)
+    def _resolve(self, span: int) -> tuple[SpanMap, int]:
+        patches: list[Patch] = []
+        entries = _EMPTY
+        for _, decoded in self._lineage(span):
+            if isinstance(decoded, Patch):
+                patches.append(decoded)
+            else:
+                entries = decoded
+        for patch in reversed(patches):
+            entries = apply(entries, patch.splices)
+        if self.leaf(span) is not None and span_digest(entries, self._key) != self._slots[span][:32]:
+            raise PackCorrupt(f"span {span}: its leaf does not match its digest")
+        return entries, len(patches)
+
+    def _lineage(self, span: int) -> Iterator[tuple[ChunkId, SpanMap | Patch]]:
+        """A span's leaf and the leaves it is a patch of, down to the keyframe."""
+        leaf = self.leaf(span)
+        for _ in range(MAX_DEPTH + 1):
+            if leaf is None:
+                return
+            decoded = decode(self._reader.read_one(leaf, Kind.LEAF))
+            yield leaf, decoded
+            leaf = decoded.parent if isinstance(decoded, Patch) else None
+        if leaf is not None:
+            raise PackCorrupt(f"span {span}: more than {MAX_DEPTH} patches deep")
 
 
 class DiskMapWriter:
-    """A new map, span by span. Thread-safe.
+    """A new map, span by span. Thread-safe while no two threads are at one span.
 
     Spans that are not set are holes; `keep` shares the base's. `store` takes a metadata chunk and returns its id.
     """
@@ -148,7 +147,6 @@ class DiskMapWriter:
             raise ValueError(f"a disk of {size_bytes} bytes is beyond the format's {DISK_LIMIT_BYTES}")
         self.size_bytes, self.cutter = size_bytes, cutter
         self._base, self._store, self._key = base, store, metadata_id_key
-        self._lock = threading.Lock()
         self._slots = [_HOLE] * span_count(size_bytes)
 
     def __len__(self) -> int:
@@ -176,9 +174,15 @@ class DiskMapWriter:
     def _leaf(self, span: int, entries: SpanMap, base: DiskMap | None) -> bytes:
         keyframe = encode_keyframe(entries)
         parent = base.leaf(span) if base else None
-        if base is None or parent is None or base.depth(span) >= MAX_DEPTH:
+        if base is None or parent is None:
             return keyframe
-        patch = encode_patch(Patch(base.depth(span) + 1, parent, difference(base.span(span), entries)))
+        try:
+            before, depth = base.resolved(span)
+        except IntegrityError:
+            return keyframe  # whoever restores the base meets the damage; this point does without
+        if depth >= MAX_DEPTH:
+            return keyframe
+        patch = encode_patch(Patch(depth + 1, parent, difference(before, entries)))
         return patch if 2 * len(patch) < len(keyframe) else keyframe
 
     def finish(self) -> DiskMapRef:

@@ -5,6 +5,7 @@ batch look-ups. Does not own: the runs' format (runs), arrays (segments).
 """
 
 import logging
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,15 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from offhost.backend.contract import Backend
-from offhost.errors import IntegrityError, ObjectNotFound
+from offhost.errors import BackendError, IntegrityError, ObjectNotFound
 from offhost.ids import ChunkId
 from offhost.repository.keys import Keyring
-from offhost.repository.packs import ENTRY, Entries, Location, read_directory
+from offhost.repository.packs import Entries, Location, read_directory
 from offhost.repository.runs import Run, get_run
 from offhost.repository.segments import Segment, id_keys, load, merged
 
 _log = logging.getLogger(__name__)
 
+_PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _RECENT_LIMIT = 100_000
 _SEGMENT_LIMIT = 8
 
@@ -37,7 +39,8 @@ class Index:
         self._lock = threading.RLock()
         self._segments: list[Segment] = []
         self._recent: dict[ChunkId, Location] = {}
-        self._recent_packs: list[str] = []
+        self._recent_packs: dict[str, Entries] = {}
+        self._since_listing: set[str] = set()
         self._covered: set[str] = set()
         self._listed: set[str] = set()
         self._gone: frozenset[str] = frozenset()
@@ -49,12 +52,16 @@ class Index:
             self._covered = {pack for segment in self._segments for pack in segment.packs}
 
     def refresh(self, condemned: frozenset[str], swept: frozenset[str]) -> None:
-        """List the packs anew and learn what they hold. Raises: IntegrityError for a pack that cannot be read.
+        """List the packs anew and learn what they hold; one at a time (the caller sees to it).
 
+        A pack that cannot be read is logged and holds nothing: what needs it will say so, and verification names it.
         `condemned` packs stay readable and hold nothing for a writer; `swept` ones are gone.
         """
-        listed = {item.name.rpartition("/")[2] for item in self._backend.list("packs/")}
         with self._lock:
+            self._since_listing = set()
+        listed = {found[1] for item in self._backend.list("packs/") if (found := _PACK.fullmatch(item.name))}
+        with self._lock:
+            listed |= self._since_listing
             self._listed, self._condemned, self._gone = listed, condemned, swept
             unknown = listed - self._covered - swept
             if unknown:
@@ -70,16 +77,21 @@ class Index:
                 continue  # superseded and collected since it was listed
             except IntegrityError as error:
                 _log.warning("%s; reading the packs' own directories instead", error)
+                self._runs_read.add(name)
                 continue
             self._runs_read.add(name)
             if run.shard_bits == 0 and unknown.intersection(run.packs):
                 runs.append(run)
         covered = {pack for run in runs for pack in run.packs}
-        runs.extend(self._directory(pack) for pack in sorted(unknown - covered))
+        runs.extend(filter(None, map(self._directory, sorted(unknown - covered))))
         self._adopt(runs)
 
-    def _directory(self, pack: str) -> Run:
-        return Run((pack,), read_directory(self._backend, self._keyring, pack))
+    def _directory(self, pack: str) -> Run | None:
+        try:
+            return Run((pack,), read_directory(self._backend, self._keyring, pack))
+        except (IntegrityError, BackendError) as error:
+            _log.warning("%s; the pack is left out", error)
+            return None
 
     def _adopt(self, runs: Sequence[Run]) -> None:
         if not runs:
@@ -105,8 +117,9 @@ class Index:
         """A pack of this process is durable; its entries' `pack` is 0."""
         with self._lock:
             self._listed.add(pack)
+            self._since_listing.add(pack)
             self._covered.add(pack)
-            self._recent_packs.append(pack)
+            self._recent_packs[pack] = entries
             for entry in entries.tolist():
                 identity, _, *place = entry
                 self._recent[ChunkId(identity)] = Location(pack, *place)
@@ -114,10 +127,9 @@ class Index:
                 self._freeze()
 
     def _freeze(self) -> None:
-        places = {pack: at for at, pack in enumerate(self._recent_packs)}
-        rows = [(chunk, places[at.pack], *at[1:]) for chunk, at in self._recent.items()]
-        packs, self._recent_packs, self._recent = self._recent_packs, [], {}
-        self._adopt([Run(tuple(packs), np.array(rows, ENTRY))])
+        """Turn what is recent into a segment: every copy, also of a chunk that several packs hold."""
+        self._adopt([Run((pack,), entries) for pack, entries in self._recent_packs.items()])
+        self._recent_packs, self._recent = {}, {}
 
     def look_up(self, ids: Sequence[ChunkId], *, for_writing: bool = False) -> list[Location | None]:
         """Where each chunk lies, None where it does not exist; a writer does not see condemned packs."""

@@ -8,6 +8,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass, field
 
+import argon2.exceptions
 import argon2.low_level
 import blake3
 from cryptography.exceptions import InvalidTag
@@ -104,7 +105,7 @@ def unwrap(wrapper_id: str, wrapper: bytes, passphrase: str) -> Keyring | None:
         salt, nonce, wrapped = (bytes.fromhex(text) for text in (kdf["salt"], fields["nonce"], fields["wrapped"]))
         if not cost.bounded() or len(salt) != 16 or len(nonce) != 12:
             raise ValueError("parameters out of bounds")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PackCorrupt(f"keys/{wrapper_id}: not a key wrapper: {error}") from error
     try:
         opened = AESGCM(_stretched(passphrase, salt, cost)).decrypt(
@@ -112,6 +113,8 @@ def unwrap(wrapper_id: str, wrapper: bytes, passphrase: str) -> Keyring | None:
         )
     except InvalidTag:
         return None
+    except argon2.exceptions.HashingError as error:
+        raise PackCorrupt(f"keys/{wrapper_id}: its parameters are refused: {error}") from error
     keyring = json.loads(opened)
     epochs = {int(epoch): bytes.fromhex(key) for epoch, key in keyring["epochs"].items()}
     return Keyring(bytes.fromhex(keyring["repository"]), bytes.fromhex(keyring["id_key"]), epochs)

@@ -23,6 +23,7 @@ WriteCheck = Literal["full", "sample", "off"]
 _SAMPLE_EVERY = 16
 _BUFFERS = 4
 _PUTTERS = 2
+_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -119,30 +120,18 @@ class Packer:
         try:
             name, entries = filling.pack.close()
             with memoryview(filling.pack.buffer) as view:
-                self._put_retrying(pack_object(name), view[: filling.pack.size_bytes])
+                put_retrying(self._backend, pack_object(name), view[: filling.pack.size_bytes])
+            with self._changed:
+                self._unindexed[name] = entries
+            self._claims.stored(filling.chunks, lambda: self._index.add(name, entries))
         except OffhostError as error:
             self._claims.broken(filling.chunks, error)
         except BaseException as error:
             self._claims.broken(filling.chunks, BackendError(f"putting a pack failed: {error!r}"))
             raise
-        else:
-            with self._changed:
-                self._unindexed[name] = entries
-            self._claims.stored(filling.chunks, lambda: self._index.add(name, entries))
         finally:
             with self._changed:
                 self._free(filling)
-
-    def _put_retrying(self, name: str, data: memoryview) -> None:
-        for attempt in range(3):
-            try:
-                self._backend.put(name, data)
-                break
-            except ObjectExists:
-                break  # its name is the hash of these bytes: an earlier attempt did succeed
-            except OffhostError as error:
-                if not error.retry or attempt == 2:
-                    raise
 
     def flush(self) -> None:
         """Send every pack that holds something on its way. The claims say when, and whether, they have arrived."""
@@ -167,3 +156,19 @@ class Packer:
         """Wait for what is on its way."""
         self.flush()
         self._executor.shutdown()
+
+
+def put_retrying(backend: Backend, name: str, data: bytes | memoryview) -> None:
+    """Put an object whose name is its alone; one that is there already was put by an attempt whose reply was lost.
+
+    Each attempt writes all bytes anew. Raises: what the last attempt raised.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            backend.put(name, data)
+            break
+        except ObjectExists:
+            break
+        except OffhostError as error:
+            if not error.retry or attempt == _ATTEMPTS - 1:
+                raise

@@ -4,6 +4,7 @@ Owns: reading and listing points, what is forgotten or swept, finding one by wha
 Does not own: the manifest's form (manifest), writing a point (session), reading its disks (restorepoint).
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import blake3
 
 from offhost.backend.contract import Backend
-from offhost.errors import NotFound, ObjectNotFound
+from offhost.errors import IntegrityError, NotFound, ObjectNotFound
 from offhost.ids import VmId
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, Predecessor, from_json
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, get_json, unseal_json
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,28 @@ class Points:
         self._backend, self._keyring = backend, keyring
 
     def all(self) -> list[Manifest]:
-        """Every point that counts, oldest first within a VM. Raises: IntegrityError naming one that does not open."""
-        return self._ordered("points/")
+        """Every point that counts and opens, oldest first within a VM; `read` tells what does not open."""
+        return self.read()[0]
 
     def of(self, vm: VmId) -> list[Manifest]:
-        """The points of one VM, oldest first."""
-        return self._ordered(f"points/{self._keyring.vm_folder(vm)}/")
+        """The points of one VM that open, oldest first."""
+        return self.read(f"points/{self._keyring.vm_folder(vm)}/")[0]
 
-    def _ordered(self, prefix: str) -> list[Manifest]:
+    def read(self, prefix: str = "points/") -> tuple[list[Manifest], list[IntegrityError]]:
+        """The points that count, and for each one that does not open, why: it must not bar the way to the others."""
         dead = self.gone()
-        names = [item.name for item in self._backend.list(prefix)]
-        found = (self._read(name) for name in names if name.rpartition("/")[2] not in dead)
-        return sorted((point for point in found if point), key=lambda point: (point.vm_id, point.order))
+        found: list[Manifest] = []
+        damaged: list[IntegrityError] = []
+        for item in self._backend.list(prefix):
+            if item.name.rpartition("/")[2] not in dead:
+                try:
+                    point = self._read(item.name)
+                except IntegrityError as error:
+                    _log.warning("%s", error)
+                    damaged.append(error)
+                else:
+                    found += [point] if point else []
+        return sorted(found, key=lambda point: (point.vm_id, point.order)), damaged
 
     def gone(self) -> set[str]:
         """The points that were forgotten or swept, by id."""

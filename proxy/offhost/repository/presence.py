@@ -62,12 +62,21 @@ class Presence:
         """Whether the session is over."""
         return self._ended.is_set()
 
-    def entomb(self, why: Literal["aborted", "read"]) -> None:
-        """End without a point: a tombstone takes the reserved name. Raises: BackendError; it is over anyway."""
+    def entomb(self) -> None:
+        """End a writer's session without a point: a tombstone takes the reserved name."""
+        self._leave(ObjectType.POINT, self.point, {"tombstone": "aborted"})
+
+    def leave(self) -> None:
+        """End a reader's session."""
+        self._leave(ObjectType.SESSION, f"sessions/{self.id}.end", {})
+
+    def _leave(self, kind: ObjectType, name: str, value: dict[str, Any]) -> None:
+        """What goes wrong is logged: it must not hide what ended the session, which ends anyway, by its silence."""
         try:
             with suppress(ObjectExists):
-                value = seal_json(self._keyring, ObjectType.POINT, self.point, {"tombstone": why})
-                self._backend.put(self.point, value)
+                self._backend.put(name, seal_json(self._keyring, kind, name, value))
+        except OffhostError as error:
+            _log.warning("the end of session %s could not be marked: %s", self.id, error)
         finally:
             self.end()
 

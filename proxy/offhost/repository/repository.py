@@ -15,11 +15,10 @@ from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock
 from offhost.errors import (
-    AccessDenied,
+    BackendError,
     Conflict,
     FormatTooNew,
     NoRepository,
-    NoSpace,
     ObjectExists,
     PackCorrupt,
     WrongKey,
@@ -40,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 FORMAT = 1
 CUTTER = "page-1"
+
+_WRAPPERS_TRIED = 64
 
 _FOLDERS = ["config", "keys", "index", "points", "sessions", "condemned", "sweeps", "marks"]
 _PACK_FOLDERS = [f"packs/{number:02x}" for number in range(256)]
@@ -116,6 +117,7 @@ class Repository:
         Raises: NoRepository, WrongKey, FormatTooNew; IntegrityError.
         """
         backend = LocalBackend(root)
+        backend.sweep_temporary()
         repository = cls(backend, _keyring(backend, passphrase), cache, clock)
         try:
             repository.refresh()
@@ -147,23 +149,25 @@ class Repository:
 
     @contextmanager
     def reading(self, manifest: Manifest) -> Iterator[RestorePoint]:
-        """A point, kept from collection while it is read; on read-only media nothing collects, and nothing is put.
+        """A point, kept from collection while it is read, where that can be put down.
 
         Raises: Conflict when the collector is about to remove it.
         """
         presence = Presence(self.backend, self.keyring, manifest.vm_id, self.clock)
         try:
             presence.begin("read", f"{presence.folder}/{manifest.id}")
-        except (AccessDenied, NoSpace) as error:
-            _log.info("reading without a session: %s", error)
+        except BackendError as error:  # read-only, full or failing: reading must still be possible
+            _log.warning("reading without a session, which a collector elsewhere would not see: %s", error)
             yield self.restore_point(manifest)
             return
         try:
-            if manifest.id in read_graves(self.backend, self.keyring).condemned_points:
+            graves = read_graves(self.backend, self.keyring)
+            if manifest.id in graves.condemned_points | graves.swept_points:
                 raise Conflict(f"point {manifest.id[:12]} is being collected")
+            self.refresh()
             yield self.restore_point(manifest)
         finally:
-            presence.entomb("read")
+            presence.leave()
 
     def close(self) -> None:
         """Wait for what is on its way."""
@@ -182,10 +186,10 @@ def _keyring(backend: LocalBackend, passphrase: str) -> Keyring:
         raise NoRepository(
             f"{backend.location}: not an offhost repository", hint="`offhost --repo DIR repo init` makes one"
         )
-    for name in names:
+    for name in sorted(names)[:_WRAPPERS_TRIED]:
         try:
             keyring = unwrap(name.rpartition("/")[2], backend.get(name, WRAPPER_LIMIT_BYTES), passphrase)
-        except PackCorrupt as error:  # whoever can write here must not shut out those whose wrappers are whole
+        except (PackCorrupt, BackendError) as error:  # a bad wrapper must not shut out those whose own is whole
             _log.warning("%s", error)
             continue
         if keyring:

@@ -3,7 +3,6 @@
 Owns: the order of the commit. Does not own: being present (presence), claims, packs, the point's content.
 """
 
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,21 +14,22 @@ from offhost.backend.contract import Backend
 from offhost.chunking.compress import Codec
 from offhost.chunking.spans import CompressedChunk
 from offhost.clock import Clock
-from offhost.errors import Conflict, ObjectExists, OffhostError, SessionFenced
+from offhost.errors import OffhostError, SessionFenced, Stopped
 from offhost.ids import ChunkId, VmId
 from offhost.repository.claims import Claim
 from offhost.repository.diskmap import DiskMap, DiskMapWriter
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, to_json
-from offhost.repository.packer import WriteCheck
+from offhost.repository.packer import WriteCheck, put_retrying
 from offhost.repository.packs import Kind
 from offhost.repository.presence import Presence
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
 from offhost.repository.store import ChunkStore
 
-_log = logging.getLogger(__name__)
-
 _STALLED_S = 60.0
+"""How long no promise of another session may be kept before those left are taken over."""
+_LOOK_AGAIN_S = 0.5
+_CLAIMS_LIMIT = 256
 
 
 class WriteSession:
@@ -51,6 +51,7 @@ class WriteSession:
         self._own: set[Claim] = set()
         self._relied: dict[Claim, set[ChunkId]] = {}
         self._distrusted: frozenset[Claim] = frozenset()
+        self._lost: set[ChunkId] = set()
 
     def open(self) -> None:
         """Reserve the point's name, durably, and begin to beat. To be followed by a look at what is condemned."""
@@ -59,15 +60,22 @@ class WriteSession:
     def missing(self, ids: Sequence[ChunkId], lengths: Sequence[int]) -> Sequence[int]:
         """Which of these chunks this session must put; what it relies on others for is settled before the commit."""
         del lengths  # an agent's client plans its requests by them; here a chunk costs the same whatever its length
-        wanted, claim, relied = self._store.claims.claim(ids, self._distrusted)
         with self._lock:
-            if wanted:
-                self._own.add(claim)
-                self._promised.update((ids[at], claim) for at in wanted)
+            wanted, relied = self._claim(ids)
             for chunk, other in relied.items():
-                if other not in self._own:
-                    self._relied.setdefault(other, set()).add(chunk)
+                self._relied.setdefault(other, set()).add(chunk)
         return wanted
+
+    def _claim(
+        self, ids: Sequence[ChunkId], distrusted: frozenset[Claim] = frozenset()
+    ) -> tuple[list[int], dict[ChunkId, Claim]]:
+        """Promise what nobody has; what others have promised. The session's lock is held."""
+        wanted, claim, relied = self._store.claims.claim(ids, self._distrusted | distrusted)
+        if wanted:
+            self._promised.update((ids[at], claim) for at in wanted)
+            self._own = {own for own in self._own if not own.kept} if len(self._own) > _CLAIMS_LIMIT else self._own
+            self._own.add(claim)
+        return wanted, {chunk: other for chunk, other in relied.items() if other not in self._own}
 
     def put(self, chunk: CompressedChunk) -> None:
         """Seal and send on a chunk that `missing` named."""
@@ -88,26 +96,15 @@ class WriteSession:
     def put_metadata(self, kind: Kind, plain: bytes) -> ChunkId:
         """Store a leaf or a list page, unless it is there; its id."""
         chunk = ChunkId(blake3.blake3(plain, key=self._store.metadata_id_key).digest())
-        # another session's promise of a leaf is not worth waiting for: it would have to be kept here to be made good
-        if self.missing([chunk], [len(plain)]) or self._take_over(chunk):
+        with self._lock:
+            wanted, relied = self._claim([chunk])
+            if relied:  # not worth waiting for: its bytes would have to be kept here to make a broken promise good
+                wanted, _ = self._claim([chunk], frozenset(relied.values()))
+        if wanted:
             packed = zstandard.ZstdCompressor(level=3).compress(plain)
             codec, data = (Codec.ZSTD, packed) if len(packed) < len(plain) else (Codec.RAW, plain)
             self._put(CompressedChunk(chunk, codec, len(plain), data, memoryview(plain)), kind)
         return chunk
-
-    def _take_over(self, chunk: ChunkId) -> bool:
-        with self._lock:
-            others = frozenset(claim for claim, chunks in self._relied.items() if chunk in chunks)
-            for claim in others:
-                self._relied[claim].discard(chunk)
-        if not others:
-            return False
-        wanted, claim, _ = self._store.claims.claim([chunk], self._distrusted | others)
-        if wanted:
-            with self._lock:
-                self._own.add(claim)
-                self._promised[chunk] = claim
-        return bool(wanted)
 
     def map_writer(self, size_bytes: int, cutter: str, base: DiskMap | None) -> DiskMapWriter:
         """A new disk map whose leaves go into this session."""
@@ -115,40 +112,49 @@ class WriteSession:
             size_bytes, cutter, base, store=self.put_metadata, metadata_id_key=self._store.metadata_id_key
         )
 
-    def settle(self) -> frozenset[ChunkId]:
+    def settle(self, stop: threading.Event) -> frozenset[ChunkId]:
         """Wait until what this session put is durable; the chunks that others promised and did not deliver.
 
-        The caller stores those again (`missing` now names them) and settles once more.
-        Raises: what made one of this session's own packs fail.
+        The caller stores those again (`missing` now names them) and settles once more: they are named until they
+        exist. Others' promises are waited for while any of them is being kept.
+        Raises: what made one of this session's own packs fail; Stopped once `stop` is set.
         """
-        self._store.packer.flush()
         with self._lock:
             own, relied, self._relied = set(self._own), self._relied, {}
-        for claim in own:
-            if not claim.kept(None) and claim.error:
-                raise claim.error
-        lost = {claim: chunks for claim, chunks in relied.items() if not claim.kept(_STALLED_S)}
-        self._distrusted |= frozenset(lost)
-        return frozenset(chunk for chunks in lost.values() for chunk in chunks)
+        waiting = own | relied.keys()
+        patience = _STALLED_S
+        while waiting and patience > 0:
+            self._store.packer.flush()
+            next(iter(waiting)).wait(_LOOK_AGAIN_S)
+            if stop.is_set():
+                raise Stopped("the session was stopped before its end")
+            settled = {claim for claim in waiting if claim.wait(0)}
+            failed = next((claim.error for claim in settled & own if claim.error), None)
+            if failed:
+                raise failed
+            waiting -= settled
+            patience = _STALLED_S if settled or waiting & own else patience - _LOOK_AGAIN_S
+        self._distrusted |= waiting
+        self._lost |= {chunk for claim, chunks in relied.items() if not claim.kept for chunk in chunks}
+        self._lost = self._store.not_there(self._lost)
+        return frozenset(self._lost)
 
     def commit(self, point: Manifest) -> Manifest:
         """Make everything durable: packs, index runs, then the point, last of all.
 
         Raises: SessionFenced when somebody has ended this session; NoSpace, Unavailable: nothing was committed.
         """
-        if self.settle():
-            raise Conflict("chunks that another session promised are missing: settle before committing")
+        if self.settle(threading.Event()):
+            raise SessionFenced(
+                "chunks that another session promised are missing: it failed", hint="run the backup again"
+            )
         self._store.cover_new_packs()
         committed = replace(point, id=self.id)
         name = self._presence.point
         data = seal_json(self._keyring, ObjectType.POINT, name, to_json(committed))
-        try:
-            self._backend.put(name, data)
-        except ObjectExists as error:
-            if self._backend.get(name, PAYLOAD_LIMIT_BYTES) != data:
-                raise SessionFenced(
-                    f"session {self.id} was ended by a collector", hint="run the backup again"
-                ) from error
+        put_retrying(self._backend, name, data)
+        if self._backend.get(name, PAYLOAD_LIMIT_BYTES) != data:
+            raise SessionFenced(f"session {self.id} was ended by a collector", hint="run the backup again")
         self._presence.end()
         return committed
 
@@ -160,14 +166,10 @@ class WriteSession:
         with self._lock:
             promised, self._promised = list(self._promised.items()), {}
         self._store.claims.broken(promised, error)
-        self._presence.entomb("aborted")
+        self._presence.entomb()
 
     def __enter__(self) -> "WriteSession":
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.abort()
-        except OffhostError as error:
-            # a full disk must not hide what ended the session; without a tombstone it ends when its heartbeat stops
-            _log.warning("session %s could not be marked as aborted: %s", self.id, error)
+        self.abort()

@@ -3,12 +3,15 @@
 Owns: how they are joined, and that every new pack comes to be covered by an index run.
 """
 
+import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from offhost.backend.contract import Backend
+from offhost.errors import OffhostError
 from offhost.ids import ChunkId
 from offhost.repository.claims import ClaimTable
 from offhost.repository.index import Index
@@ -17,6 +20,8 @@ from offhost.repository.packer import Packer
 from offhost.repository.packs import ENTRY, Entries
 from offhost.repository.points import read_graves
 from offhost.repository.runs import RUN_LIMIT_ENTRIES, Run, put_run
+
+_log = logging.getLogger(__name__)
 
 
 class ChunkStore:
@@ -28,14 +33,21 @@ class ChunkStore:
         self.index = Index(backend, keyring, cache)
         self.claims = ClaimTable(self._exist)
         self.packer = Packer(backend, keyring, self.index, self.claims)
+        self._refreshing = threading.Lock()
 
     def _exist(self, ids: Sequence[ChunkId]) -> list[bool]:
         return [location is not None for location in self.index.look_up(ids, for_writing=True)]
 
+    def not_there(self, chunks: set[ChunkId]) -> set[ChunkId]:
+        """Those of the chunks that do not exist."""
+        ids = list(chunks)
+        return {chunk for chunk, there in zip(ids, self._exist(ids), strict=True) if not there}
+
     def refresh(self) -> None:
         """Learn what other processes have stored, condemned and swept."""
-        graves = read_graves(self._backend, self._keyring)
-        self.index.refresh(graves.condemned, graves.swept)
+        with self._refreshing:  # an older look must not be applied over a newer one
+            graves = read_graves(self._backend, self._keyring)
+            self.index.refresh(graves.condemned, graves.swept)
 
     def cover_new_packs(self) -> None:
         """Put index runs for the packs that are durable and in none yet."""
@@ -48,8 +60,12 @@ class ChunkStore:
             raise
 
     def close(self) -> None:
-        """Wait for what is on its way, and cover it as far as possible."""
+        """Wait for what is on its way, and cover it as far as possible: it may be of sessions that were aborted."""
         self.packer.close()
+        try:
+            self.cover_new_packs()
+        except OffhostError as error:
+            _log.warning("the last packs are in no index run, and are read by their directories: %s", error)
 
 
 def _runs(packs: dict[str, Entries]) -> list[Run]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import blake3
 
-from offhost.errors import IntegrityError, ObjectNotFound, Stopped
+from offhost.errors import BackendError, IntegrityError, Stopped
 from offhost.ids import ChunkId
 from offhost.repository.diskmap import DiskMap
 from offhost.repository.manifest import Manifest
@@ -74,7 +74,7 @@ def _check_pack(repository: Repository, pack: str, data: bool, report: VerifyRep
         entries = read_directory(repository.backend, repository.keyring, pack)
         report.chunks += len(entries)
         return _check_bytes(repository, pack, entries, report) if data else set()
-    except (IntegrityError, ObjectNotFound) as error:
+    except (IntegrityError, BackendError) as error:
         report.damage.append(Damage(str(error)))
         return repository.store.index.chunks_of(pack)  # the pack itself cannot be asked
 
@@ -100,18 +100,16 @@ def _check_bytes(repository: Repository, pack: str, entries: Entries, report: Ve
 
 
 def _check_points(repository: Repository, bad: set[ChunkId], report: VerifyReport) -> None:
-    try:
-        points = repository.points.all()
-    except IntegrityError as error:
-        report.damage.append(Damage(str(error)))
-        return
+    points, damaged = repository.points.read()
+    report.damage.extend(Damage(str(error)) for error in damaged)
     seen: dict[bytes, set[ChunkId]] = {}
     harmed: dict[str, list[str]] = {}
     for point in points:
         report.points += 1
         for what, where in _check_point(repository, point, bad, seen):
             harmed.setdefault(what, []).append(where)
-    _check_order(points, repository, report)
+    if not damaged:  # a predecessor that does not open has been named already
+        _check_order(points, repository, report)
     report.damage.extend(Damage(what, tuple(dict.fromkeys(where))) for what, where in harmed.items())
 
 

@@ -32,7 +32,7 @@ def restore_disk(source: ReadAt, to: Path, workers: SpanWorkers, progress: Progr
             copy_out(source, target, workers, progress)
         finally:
             target.close()
-        partial.rename(to)
+        _name(partial, to)
         _flush_directory(to.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -41,6 +41,18 @@ def restore_disk(source: ReadAt, to: Path, workers: SpanWorkers, progress: Progr
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _name(partial: Path, to: Path) -> None:
+    """Give the file its name, which nobody has taken meanwhile: a link, unlike a rename, replaces nothing."""
+    try:
+        os.link(partial, to)
+    except FileExistsError:
+        raise Conflict(f"{to}: exists since this restore began", hint="choose another name") from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        partial.rename(to)  # a file system without links
 
 
 def _flush_directory(path: Path) -> None:

@@ -7,7 +7,7 @@ is written (transport), what a saved configuration becomes (vsphere.registration
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,9 @@ from offhost.repository.restorepoint import RestorePoint
 from offhost.transport.datastore import Mount
 from offhost.transport.https import HttpsTransport
 from offhost.transport.targets import DatastoreTarget, HttpsTarget, RestoreTarget
+from offhost.vsphere.configuration import configuration
 from offhost.vsphere.folder import FolderAccess
-from offhost.vsphere.inventory import datastores, find, vms
+from offhost.vsphere.inventory import datastores, vms
 from offhost.vsphere.registration import Created, create_vm, delete_path, make_directory, unregister_vm
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.values import Vm
@@ -189,22 +190,32 @@ class _Restore:
 
     async def undo(self) -> None:
         """Unregister the VM, should it have come to that, and remove the files; what fails is logged."""
+        await self._attempt(self._unregister, "unregistered")
+        await self._attempt(self._remove_files, "removed whole")
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]], what: str) -> None:
         try:
-            if self._registering:
-                await self._unregister()
-            if self._target:
-                await in_thread(self._target.remove_all)
-            if self._made_directory:
-                await delete_path(self._scope.vsphere, self._directory)
-        except (OffhostError, asyncio.CancelledError) as error:
-            _log.error("the restore of %s left files in %s: %s", self._name, self._directory, error)
+            await step()
+        except OffhostError as error:
+            _log.error(
+                "the restore of %s was not taken back: %s is not %s: %s", self._name, self._directory, what, error
+            )
 
     async def _unregister(self) -> None:
-        try:
-            vm = await find(self._scope.vsphere, self._name)
-        except NotFound:
+        """Only a VM that lies in our directory: by now another one may have our name."""
+        if not self._registering:
             return
-        await unregister_vm(self._scope.vsphere, vm)
+        for vm in await vms(self._scope.vsphere):
+            if vm.name == self._name:
+                present = await configuration(self._scope.vsphere, vm)
+                if present.vmx_path.startswith(f"{self._directory}/"):
+                    await unregister_vm(self._scope.vsphere, vm)
+
+    async def _remove_files(self) -> None:
+        if self._target:
+            await in_thread(self._target.remove_all)
+        if self._made_directory:
+            await delete_path(self._scope.vsphere, self._directory)
 
 
 def _compare(source: ReadAt, written: ReadAt, span: int, file: str) -> None:

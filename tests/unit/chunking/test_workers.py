@@ -1,0 +1,64 @@
+import threading
+import time
+
+import pytest
+
+from offhost.chunking.workers import SpanWorkers, touched_spans
+from offhost.errors import Stopped
+from offhost.extents import Extent, ExtentMap
+
+SPAN = 32 << 20
+
+
+def test_every_span_is_worked_on_once() -> None:
+    seen: list[int] = []
+    with SpanWorkers(2) as workers:
+        workers.each(range(50), seen.append, threading.Event())
+    assert sorted(seen) == list(range(50))
+
+
+def test_the_first_error_ends_the_work_and_no_thread_is_at_it_any_more() -> None:
+    at_work = threading.Semaphore(0)
+    seen: list[int] = []
+
+    def work(span: int) -> None:
+        seen.append(span)
+        if span == 3:
+            raise ValueError("broken")
+        time.sleep(0.01)
+        at_work.release()
+
+    with SpanWorkers(2) as workers:
+        with pytest.raises(ValueError, match="broken"):
+            workers.each(range(1000), work, threading.Event())
+        done = len(seen)
+        time.sleep(0.05)
+        assert len(seen) == done < 20
+
+
+def test_work_that_is_told_to_stop_stops_between_two_spans() -> None:
+    stop = threading.Event()
+    with SpanWorkers(2) as workers, pytest.raises(Stopped):
+        workers.each(range(1000), lambda _: stop.set(), stop)
+
+
+def test_a_small_disk_is_not_kept_waiting_by_a_large_one() -> None:
+    ended: dict[str, float] = {}
+    with SpanWorkers(2) as workers:
+
+        def copy(name: str, spans: int) -> None:
+            workers.each(range(spans), lambda _: time.sleep(0.005), threading.Event())
+            ended[name] = time.monotonic()
+
+        large = threading.Thread(target=copy, args=("large", 200))
+        large.start()
+        time.sleep(0.02)
+        begun = time.monotonic()
+        copy("small", 2)
+        large.join()
+    assert ended["small"] - begun < (ended["large"] - begun) / 4
+
+
+def test_the_spans_of_extents_are_those_they_touch() -> None:
+    assert touched_spans(ExtentMap([Extent(SPAN - 1, SPAN + 1), Extent(3 * SPAN, 3 * SPAN + 1)])) == [0, 1, 3]
+    assert touched_spans(ExtentMap()) == []
