@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup simulator demo test test-fast check bench format lock clean
+.PHONY: help setup simulator demo test test-fast faults check bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: simulator ## all tests
 
 test-fast: simulator ## the tests that take seconds
 	@$(BIN)/pytest -m "not slow"
+
+faults: simulator ## backups killed at 50 random moments; KILLS=n
+	@OFFHOST_KILLS=$(or $(KILLS),50) $(BIN)/pytest tests/integration/end_to_end/test_killed.py
 
 check: setup ## formatting, lint, types, layers: what CI runs
 	$(BIN)/ruff format --check .

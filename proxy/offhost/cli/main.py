@@ -20,6 +20,7 @@ import click
 from offhost import __version__
 from offhost.cli.invocation import DEFAULT_CONFIG, Invocation
 from offhost.cli.output import note, print_error, say_json
+from offhost.cli.overheard import tell_warnings
 from offhost.errors import OffhostError
 
 COMMANDS = {
@@ -89,6 +90,7 @@ def offhost(invocation: Invocation, config: Path, repo: str | None, passphrase_f
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. A command returns its own, or None for 0."""
     invocation = Invocation()
+    tell_warnings()
     try:
         result = offhost.main(arguments, prog_name="offhost", standalone_mode=False, obj=invocation)
     except BaseException as raised:  # noqa: BLE001 - the outermost frame: everything ends here, in words

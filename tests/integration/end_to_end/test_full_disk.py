@@ -29,6 +29,7 @@ def small_place(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_a_repository_that_fills_up_while_it_is_written(make_site: Callable[..., Site], small_place: Path) -> None:
     site = make_site()
     shutil.move(site.repository, small_place / "repository")

@@ -1,0 +1,32 @@
+"""What the rooms log while a command runs: warnings are told, once.
+
+Owns: which of it a command's user sees. Does not own: the daemon's log (daemon.logs), which has all of it.
+"""
+
+import logging
+import os
+
+from offhost.cli.output import note
+
+_IN_THE_RESULT = ("offhost.jobs.runner", "offhost.backup.vm")
+"""They log what also stands on the run's record, which the command prints when the run has ended."""
+
+
+class _Telling(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it as other warnings are said; where it happened only to whoever asked for that."""
+        if record.name.startswith("offhost.") and record.name not in _IN_THE_RESULT:
+            note(f"warning: {record.getMessage()}")
+
+
+def tell_warnings() -> None:
+    """Tell what is logged from WARNING on; with OFFHOST_DEBUG set, everything, as logging itself would.
+
+    Does nothing where logging is already looked after, as by the daemon's own set-up or a program around this one.
+    """
+    if logging.root.handlers:
+        return
+    if os.environ.get("OFFHOST_DEBUG"):
+        logging.basicConfig(level=logging.INFO)
+    else:
+        logging.root.addHandler(_Telling(logging.WARNING))
