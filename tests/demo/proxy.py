@@ -112,12 +112,15 @@ class Proxy:
 
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
-        """`offhost serve`, ready; it is gone when the scope is left."""
+        """`offhost serve`, ready, for as long as the scope lasts; an error that ends it is shown with the log."""
         log = self.folder / "daemon.log"
         with log.open("wb") as output:
             process = subprocess.Popen(self._command("serve"), env=self._environment(), stderr=output)
         try:
             yield Daemon(process, _ready(process, log))
+        except Exception:
+            print(f"\nThe daemon's log:\n{log.read_text(errors='replace')}", file=sys.stderr)
+            raise
         finally:
             if process.poll() is None:
                 process.kill()
@@ -136,7 +139,7 @@ class Proxy:
 
 
 def _ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait until the daemon says that it is ready, and where. Raises: RuntimeError with its log."""
+    """Wait until the daemon says that it is ready, and where. Raises: RuntimeError."""
     for _ in range(int(_START_TIMEOUT_S / _LOOK_AGAIN_S)):
         told = log.read_text(errors="replace")
         ready = [line for line in told.splitlines() if " is ready: " in line]
@@ -145,4 +148,4 @@ def _ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
         if process.poll() is not None:
             break
         time.sleep(_LOOK_AGAIN_S)
-    raise RuntimeError(f"the daemon did not start:\n{log.read_text(errors='replace')}")
+    raise RuntimeError("the daemon did not start")

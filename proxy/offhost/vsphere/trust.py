@@ -108,5 +108,5 @@ class _VerifiedConnection(HTTPSConnection):
         if not hmac.compare_digest(plain_thumbprint(presented), plain_thumbprint(self._endpoint.thumbprint)):
             raise ConnectFailed(
                 f"{self._endpoint.address}: its certificate is not the pinned one",
-                hint=f"it presents {presented}: pin this thumbprint only if the certificate was renewed on purpose",
+                hint=f"it presents {presented}; pin this thumbprint only if the certificate was renewed on purpose",
             )
