@@ -14,8 +14,12 @@ _IN_THE_RESULT = ("offhost.jobs.runner", "offhost.backup.vm")
 
 class _Telling(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it as other warnings are said; where it happened only to whoever asked for that."""
-        if record.name.startswith("offhost.") and record.name not in _IN_THE_RESULT:
+        """Say it as other warnings are said; a fault of offhost itself with where it happened, for its report."""
+        if not record.name.startswith("offhost."):
+            return
+        if record.exc_info:
+            note(self.format(record))
+        elif record.name not in _IN_THE_RESULT:
             note(f"warning: {record.getMessage()}")
 
 

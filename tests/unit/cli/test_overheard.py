@@ -35,6 +35,18 @@ def test_what_stands_on_the_run_s_record_and_what_libraries_say_is_not_told(caps
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_fault_of_offhost_itself_is_told_with_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    with nobody_listening():
+        tell_warnings()
+        try:
+            raise ValueError("what nobody thought of")
+        except ValueError:
+            logging.getLogger("offhost.backup.vm").exception("the backup of %s failed unexpectedly", "web")
+    said = capsys.readouterr().err
+    assert said.startswith("the backup of web failed unexpectedly\nTraceback")
+    assert "test_overheard.py" in said
+
+
 def test_everything_is_told_to_whoever_looks_for_a_fault(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
