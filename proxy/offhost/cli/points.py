@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import say_json, size, table
+from offhost.cli.output import note, say_json, size, table
 from offhost.cli.repository import opened
 
 if TYPE_CHECKING:
@@ -23,15 +23,19 @@ def points() -> None:
 @click.option("--vm", metavar="VM", help="Only this VM's, by name or identity.")
 @json_option
 @click.pass_obj
-def list_(invocation: Invocation, vm: str | None) -> None:
-    """List the restore points, oldest first within a VM."""
+def list_(invocation: Invocation, vm: str | None) -> int:
+    """List the restore points, oldest first within a VM. Exits with 3 when one of them does not open."""
     with opened(invocation) as repository:
-        found = [point for point in repository.points.all() if vm in (None, point.vm_name, point.vm_id)]
+        points, damaged = repository.points.read()
+    found = [point for point in points if vm in (None, point.vm_name, point.vm_id)]
     if invocation.json:
         say_json([_described(point) for point in found])
-        return
-    header = ("POINT", "VM", "TIME (UTC)", "KIND", "CONSISTENCY", "DISKS", "SIZE")
-    table(header, [_row(point) for point in found])
+    else:
+        header = ("POINT", "VM", "TIME (UTC)", "KIND", "CONSISTENCY", "DISKS", "SIZE")
+        table(header, [_row(point) for point in found])
+    for error in damaged:
+        note(f"warning: {error}")
+    return 3 if damaged else 0
 
 
 def _described(point: Manifest) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def stats(invocation: Invocation) -> None:
     if invocation.json:
         say_json(asdict(found))
         return
-    say(f"{found.points} restore points of {found.vms} VMs, {found.chunks} chunks in {found.packs} packs")
+    say(f"Restore points: {found.points}, VMs: {found.vms}, chunks: {found.chunks}, packs: {found.packs}")
     unique, stored = size(found.unique_bytes), size(found.stored_bytes)
     say(f"{size(found.plain_bytes)} backed up, {unique} of it different, {stored} stored")
     if found.stored_bytes:

@@ -54,8 +54,12 @@ def passphrase(invocation: Invocation) -> str:
         try:
             with invocation.passphrase_file.open(encoding="utf-8") as file:
                 found = file.read(_PASSPHRASE_LIMIT_BYTES).partition("\n")[0]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{invocation.passphrase_file}: {error}") from error
+        except OSError as error:
+            raise UsageError(
+                f"{invocation.passphrase_file}: {error.strerror}", hint="name the file that holds the passphrase"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{invocation.passphrase_file}: not UTF-8", hint="is this the right file?") from error
     else:
         found = os.environ.get("OFFHOST_PASSPHRASE", "")
     if not found:

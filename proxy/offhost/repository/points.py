@@ -57,11 +57,17 @@ class Points:
 
     def all(self) -> list[Manifest]:
         """Every point that counts and opens, oldest first within a VM; `read` tells what does not open."""
-        return self.read()[0]
+        return self._readable("points/")
 
     def of(self, vm: VmId) -> list[Manifest]:
         """The points of one VM that open, oldest first."""
-        return self.read(f"points/{self._keyring.vm_folder(vm)}/")[0]
+        return self._readable(f"points/{self._keyring.vm_folder(vm)}/")
+
+    def _readable(self, prefix: str) -> list[Manifest]:
+        points, damaged = self.read(prefix)
+        for error in damaged:
+            _log.warning("%s", error)
+        return points
 
     def read(self, prefix: str = "points/") -> tuple[list[Manifest], list[IntegrityError]]:
         """The points that count, and for each one that does not open, why: it must not bar the way to the others."""
@@ -73,7 +79,6 @@ class Points:
                 try:
                     point = self._read(item.name)
                 except IntegrityError as error:
-                    _log.warning("%s", error)
                     damaged.append(error)
                 else:
                     found += [point] if point else []
