@@ -19,7 +19,7 @@ from support.site import DISK_BYTES, FOREIGN, BackedUp, Site
 from support.vcenter import Rule
 
 KILLS = int(os.environ.get("OFFHOST_KILLS", "3"))
-WRITTEN_BYTES = 4 << 20
+WRITTEN_BYTES = 12 << 20
 OURS = "offhost backup"
 
 
