@@ -39,7 +39,7 @@ def back_up(destination: Destination, disk: Path, vm: str, areas: ExtentMap) -> 
             consistency="offline",
             disks=(PointDisk(before.key, before.label, copy.finish()),),
         )
-        settle(session, [copy], stop)
+        settle(session, [lambda: copy.run(stop)], stop)
         session.commit(point)
     source.close()
     return copy.totals.read_bytes

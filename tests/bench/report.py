@@ -42,7 +42,8 @@ FINDINGS = "## What limits them"
 PREAMBLE = """\
 Written by `make bench`. Encryption and lz4 are on in both; borg runs with `repokey-blake2`, its default chunker, and
 without its files cache, since a running VM's disk is always newer than that. Each step starts with the images in the
-page cache and with all that was written before on disk. What is restored is compared with the disk it came from.
+page cache and with all that was written before on disk, all at the highest priority that the user may ask for. What is
+restored is compared with the disk it came from.
 """
 
 
