@@ -53,10 +53,6 @@ class WriteAt(Protocol):
         """Write all of `data` at `offset`."""
         ...
 
-    def write_zeros(self, offset: int, length: int) -> None:
-        """Make a range read as zeros, without storing them where the target can."""
-        ...
-
     def sync(self) -> None:
         """Return only when everything written is durable."""
         ...
@@ -177,10 +173,6 @@ class FileWriteAt:
         done = 0
         while done < len(view):
             done += os.pwrite(self._fd, view[done : done + _IOV_BYTES], offset + done)
-
-    def write_zeros(self, offset: int, length: int) -> None:
-        """Nothing: the file was created as one hole, and each byte is written at most once."""
-        check_range(offset, length, self._size)
 
     def sync(self) -> None:
         """Flush to the device."""

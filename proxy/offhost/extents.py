@@ -1,6 +1,6 @@
 """Byte ranges of a disk, and ordered sets of them.
 
-Owns: the algebra (union, minus, clip, alignment). Pure; property tests hold it against a bytearray.
+Owns: the algebra (union, minus, clip). Pure; property tests hold it against a bytearray.
 """
 
 from bisect import bisect_right
@@ -101,16 +101,6 @@ class ExtentMap:
                 left.append(Extent(at, extent.end))
         return ExtentMap(left)
 
-    def intersect(self, other: "ExtentMap") -> "ExtentMap":
-        """What both cover."""
-        return ExtentMap([piece for extent in self for piece in other.clip(extent.start, extent.end)])
-
-    def widen(self, margin_bytes: int, size_bytes: int) -> "ExtentMap":
-        """Each extent grown by a margin on both sides, within a disk of `size_bytes`."""
-        return ExtentMap(
-            Extent(max(0, extent.start - margin_bytes), min(size_bytes, extent.end + margin_bytes)) for extent in self
-        )
-
     def bridge(self, gap_bytes: int) -> "ExtentMap":
         """The same with gaps of at most `gap_bytes` between extents closed."""
         joined: list[Extent] = []
@@ -120,12 +110,3 @@ class ExtentMap:
             else:
                 joined.append(extent)
         return ExtentMap(joined)
-
-    def align(self, grain_bytes: int, size_bytes: int) -> "ExtentMap":
-        """Each extent grown outward to multiples of a grain, the last one clipped to `size_bytes`."""
-        return ExtentMap(
-            Extent(
-                extent.start // grain_bytes * grain_bytes, min(size_bytes, -(-extent.end // grain_bytes) * grain_bytes)
-            )
-            for extent in self
-        )
