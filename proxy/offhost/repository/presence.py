@@ -88,7 +88,9 @@ class Presence:
 
 
 def _process() -> dict[str, Any]:
-    """What tells whether this process still lives."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid(), "pid_started": int(started)}
+    """What tells whether this process still lives; where /proc does not say, only the heartbeat does."""
+    described: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    with suppress(OSError):
+        described["pid_started"] = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        described["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return described
