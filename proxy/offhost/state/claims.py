@@ -33,10 +33,12 @@ class Claim:
         """Let go. Harmless when done before."""
         if self._descriptor < 0:
             return
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+        finally:
+            os.close(descriptor)  # with it the lock goes, also where the file must stay
 
     def note(self, text: str) -> None:
         """Replace what others read about this claim."""
@@ -55,19 +57,14 @@ class Claim:
 def claim(path: Path, note: str) -> Claim | None:
     """Claim what `path` stands for, leaving `note` for those who come too late; None when it is held.
 
-    Raises: OSError when the file cannot be made.
+    Raises: OSError when the file cannot be made or written; then nothing is claimed.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
-        except BlockingIOError:
-            os.close(descriptor)
+        if not _locked(descriptor):
             return None
         if _is_still(path, descriptor):
-            held = Claim(path, descriptor)
-            held.note(note)
-            return held
+            return _noted(Claim(path, descriptor), note)
         # The holder before us let go, and with that removed the file we had opened: a lock on it claims nothing.
         os.close(descriptor)
 
@@ -92,6 +89,29 @@ def read_note(path: Path) -> str:
             return file.read(_MAX_NOTE_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock the open file; where that fails, it is closed."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return True
+
+
+def _noted(held: Claim, note: str) -> Claim:
+    """The claim with its note; where that cannot be written, as on a full disk, nothing stays claimed."""
+    try:
+        held.note(note)
+    except BaseException:
+        held.release()
+        raise
+    return held
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

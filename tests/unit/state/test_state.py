@@ -1,5 +1,6 @@
 """Identity and claims: told across processes, and never stale."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -185,3 +186,34 @@ def _is_lock(number: str) -> bool:
         return os.readlink(f"/proc/self/fd/{number}").endswith(".lock")
     except OSError:
         return False
+
+
+def test_a_claim_that_could_not_be_noted_on_a_full_disk_is_not_held(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr("offhost.state.claims.os.pwrite", full)
+        for _ in range(2):
+            with pytest.raises(StateError, match="No space left"):
+                state.claim_job("nightly", RUN)
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    state.claim_job("nightly", RUN).release()
+
+
+def test_a_claim_whose_file_cannot_be_removed_is_let_go_all_the_same(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = state.claim_vm(VM, RUN)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", read_only)
+        with pytest.raises(OSError, match="Read-only"):
+            held.release()
+    state.claim_vm(VM, OTHER).release()
