@@ -100,6 +100,8 @@ async def test_a_run_is_cancelled_and_its_clean_up_awaited(
         ("/api/v1/runs?limit=0", 400, "usage"),
         ("/api/v1/runs?limit=1001", 400, "usage"),
         ("/api/v1/runs?limit=99999999999999999999", 400, "usage"),
+        ("/api/v1/runs?limit=00999999999999", 400, "usage"),
+        (f"/api/v1/runs?limit={'9' * 5000}", 400, "usage"),
         ("/api/v1/runs?limit=x", 400, "usage"),
         ("/nowhere", 404, "not_found"),
         ("/api/v1/jobs/nightly/run", 405, "method_not_allowed"),
