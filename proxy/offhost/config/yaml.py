@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from offhost.errors import ConfigError
@@ -20,6 +21,10 @@ Path: TypeAlias = tuple[str | int, ...]
 MAX_DEPTH = 16
 MAX_NODES = 20_000
 """Counted with aliases written out, so that a few lines of nested aliases cannot fill the memory."""
+
+
+_MAX_DIGITS = 100
+"""No setting is as large; and Python refuses to write numbers of thousands of digits, in a message, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ def parse(text: str, file: str) -> Document:
     """Read one document. What is wrong with its form is in `mistakes`; `data` is None when nothing could be read."""
     document = Document(file)
     try:
+        _refuse_depth(text)
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -85,9 +91,23 @@ def parse(text: str, file: str) -> Document:
     except YAMLError as error:
         document.mistakes.append(_unreadable(document, Place(1, 1), str(error).splitlines()[0]))
         return document
+    except (ValueError, OverflowError, AssertionError):
+        # How the parser ends at a version or a character's number that is out of all bounds.
+        document.mistakes.append(_unreadable(document, Place(1, 1), "it cannot be read"))
+        return document
     if root is not None:
         document.data = _Reader(document).plain(root, ())
     return document
+
+
+def _refuse_depth(text: str) -> None:
+    """Raise for collections within collections beyond all use: composing them recurses, once for each."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH + 1:
+            raise MarkedYAMLError(problem="too deeply nested", problem_mark=event.start_mark)
 
 
 def _unreadable(document: Document, place: Place, problem: str) -> ConfigError:
@@ -151,11 +171,11 @@ class _Reader:
             case "null":
                 return None
             case "bool":
-                return text.lower() == "true"
+                return {"true": True, "false": False}.get(text.lower(), text)
             case "int":
                 return _integer(text)
             case "float":
-                return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+                return _real(text)
             case "str" | "timestamp":
                 return text
             case _:
@@ -167,10 +187,20 @@ class _Reader:
 
 
 def _integer(text: str) -> int | str:
-    """A number as YAML 1.2 writes it (`0o17`, `0x0f`, and `010` is ten); text where Python sees none."""
+    """A number as YAML 1.2 writes it (`0o17`, `0x0f`, and `010` is ten); text where Python sees none, or a monster."""
+    if len(text) > _MAX_DIGITS:
+        return text
     digits = text.lstrip("+-")
     try:
         return int(text, 0) if digits[:2] in ("0x", "0o") else int(text)
+    except ValueError:
+        return text
+
+
+def _real(text: str) -> float | str:
+    """A number with a point as YAML writes it (`1_000.5`, `.inf`); text where there is none, as in `._`."""
+    try:
+        return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
     except ValueError:
         return text
 
