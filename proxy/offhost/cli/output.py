@@ -1,6 +1,6 @@
 """What the command line prints: results on standard output, everything else on standard error.
 
-Owns: the shape of lines, JSON and errors. Does not own: what is in them.
+Owns: the shape of lines, JSON and errors, and that nothing in them steers the terminal. Does not own: what is in them.
 """
 
 import dataclasses
@@ -12,16 +12,17 @@ from typing import Any
 import click
 
 from offhost.errors import ConfigErrors, OffhostError
+from offhost.printable import printable
 
 
 def say(line: str = "") -> None:
     """A line of the result, for people."""
-    click.echo(line)
+    click.echo(printable(line, keep="\t"))
 
 
 def note(line: str) -> None:
     """A line beside the result: progress, a warning. On standard error, so that results stay clean in a pipe."""
-    click.echo(line, err=True)
+    click.echo(printable(line, keep="\t"), err=True)
 
 
 def say_json(value: object) -> None:
@@ -34,9 +35,13 @@ def print_error(error: OffhostError, *, as_json: bool) -> None:
     if as_json:
         say_json({"error": problem(error)})
     for mistake in error.mistakes if isinstance(error, ConfigErrors) else (error,):
-        note(f"{click.style('error:', fg='red')} {mistake}")
+        _note_marked("error:", "red", str(mistake))
         if mistake.hint:
-            note(f"{click.style('hint:', fg='yellow')} {mistake.hint}")
+            _note_marked("hint:", "yellow", mistake.hint)
+
+
+def _note_marked(mark: str, colour: str, line: str) -> None:
+    click.echo(f"{click.style(mark, fg=colour)} {printable(line)}", err=True)
 
 
 def problem(error: OffhostError) -> dict[str, Any]:
@@ -51,14 +56,15 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns for people: a table on a terminal, tab-separated lines without a header in a pipe."""
     if not sys.stdout.isatty():
         for row in rows:
-            say("\t".join(row))
+            say("\t".join(map(printable, row)))
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     Console(highlight=False).print(drawn)
 
 

@@ -7,9 +7,16 @@ import logging
 import os
 
 from offhost.cli.output import note
+from offhost.printable import printable
 
 _IN_THE_RESULT = ("offhost.jobs.runner", "offhost.backup.vm")
 """They log what also stands on the run's record, which the command prints when the run has ended."""
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging itself, for a terminal."""
+        return printable(super().format(record), keep="\n\t")
 
 
 class _Telling(logging.Handler):
@@ -18,7 +25,8 @@ class _Telling(logging.Handler):
         if not record.name.startswith("offhost."):
             return
         if record.exc_info:
-            note(self.format(record))
+            for line in self.format(record).split("\n"):
+                note(line)
         elif record.name not in _IN_THE_RESULT:
             note(f"warning: {record.getMessage()}")
 
@@ -32,5 +40,7 @@ def tell_warnings() -> None:
         return
     if os.environ.get("OFFHOST_DEBUG"):
         logging.basicConfig(level=logging.INFO)
+        for handler in logging.root.handlers:
+            handler.setFormatter(_Printable(logging.BASIC_FORMAT))
     else:
         logging.root.addHandler(_Telling(logging.WARNING))

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from offhost.cli.output import note, size
 from offhost.errors import Stopped
+from offhost.printable import printable
 
 _LINE_EVERY = 0.25
 
@@ -52,7 +53,7 @@ def _bars() -> Iterator[Progress]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True))
     with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         lock = threading.Lock()
         tasks = {}
@@ -60,7 +61,7 @@ def _bars() -> Iterator[Progress]:
         def show(what: str, done: int, total: int) -> None:
             with lock:
                 if what not in tasks:
-                    tasks[what] = bars.add_task(what)
+                    tasks[what] = bars.add_task(printable(what))
                 bars.update(tasks[what], completed=done, total=total)
 
         yield show

@@ -11,6 +11,8 @@ from typing import Any
 
 import structlog
 
+from offhost.printable import printable
+
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
@@ -32,7 +34,10 @@ def log_to_stderr() -> None:
 def _formatter(*, journal: bool) -> structlog.stdlib.ProcessorFormatter:
     stamp = [] if journal else [structlog.processors.TimeStamper(fmt="iso", utc=True)]
     order = ["level", "event"] if journal else ["timestamp", "level", "event"]
-    line = structlog.processors.LogfmtRenderer(key_order=order, drop_missing=True)
+    logfmt = structlog.processors.LogfmtRenderer(key_order=order, drop_missing=True)
+
+    def line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        return printable(logfmt(logger, method, event))
 
     def with_priority(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         return f"<{_PRIORITIES.get(event['level'], 6)}>{line(logger, method, event)}"

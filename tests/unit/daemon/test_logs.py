@@ -39,6 +39,16 @@ def test_a_traceback_is_on_its_event_s_line(root: logging.Logger, capsys: pytest
     assert "ZeroDivisionError: oops" in line
 
 
+def test_nothing_in_a_name_steers_the_terminal_the_log_is_read_on(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr()
+    logging.getLogger("offhost.test").warning("VM %s", "a\x1b[2J\x9b31m\r\u202eb", extra={"vm": "\x1b]0;x\x07"})
+    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    assert line.isprintable()
+    assert r"a\x1b[2J\x9b31m\r\u202eb" in line
+
+
 def test_the_journal_is_told_priorities_and_keeps_its_own_time(
     root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
