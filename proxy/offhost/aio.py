@@ -14,7 +14,7 @@ from offhost.errors import OffhostError
 T = TypeVar("T")
 
 _THREADS = ThreadPoolExecutor(64, thread_name_prefix="blocking")
-"""The loop's own pool has a few threads for each processor, and a VM's copy holds one for as long as it lasts."""
+"""The loop's own pool has a few threads for each processor, and what blocks here waits for disks and networks."""
 
 
 async def in_thread(function: Callable[..., T], *args: object, interrupt: Callable[[], None] | None = None) -> T:
@@ -22,8 +22,25 @@ async def in_thread(function: Callable[..., T], *args: object, interrupt: Callab
 
     A thread cannot be interrupted: were it left running, it would use disks and sessions that its caller has
     already given back. Long work is handed something to look at now and then, which `interrupt` sets.
+    The threads are shared: what may last longer than a clean-up should wait belongs `in_own_thread`.
     """
-    work = asyncio.get_running_loop().run_in_executor(_THREADS, function, *args)
+    return await _ended(asyncio.get_running_loop().run_in_executor(_THREADS, function, *args), interrupt)
+
+
+async def in_own_thread(function: Callable[..., T], *args: object, interrupt: Callable[[], None] | None = None) -> T:
+    """As `in_thread`, in a thread of its own: for work that lasts as long as a disk is large.
+
+    However much of it is under way, the threads of `in_thread` stay free for the short work of everyone else, the
+    removal of snapshots above all.
+    """
+    own = ThreadPoolExecutor(1, thread_name_prefix="long")
+    try:
+        return await _ended(asyncio.get_running_loop().run_in_executor(own, function, *args), interrupt)
+    finally:
+        own.shutdown(wait=False)
+
+
+async def _ended(work: "asyncio.Future[T]", interrupt: Callable[[], None] | None) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

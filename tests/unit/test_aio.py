@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from offhost.aio import guarded, in_thread, retrying, shielded
+from offhost.aio import guarded, in_own_thread, in_thread, retrying, shielded
 from offhost.errors import NoSpace, ReadFailed, Unavailable
 
 
@@ -22,6 +22,36 @@ async def test_a_cancelled_caller_waits_until_its_thread_has_ended() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_long_work_however_much_of_it_keeps_no_short_work_waiting() -> None:
+    stop = threading.Event()
+    async with asyncio.TaskGroup() as group:
+        copies = [group.create_task(in_own_thread(stop.wait, 30)) for _ in range(100)]
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.wait_for(in_thread(lambda: "removed"), 5) == "removed"
+            assert not any(copy.done() for copy in copies)
+        finally:
+            stop.set()
+
+
+async def test_cancelled_long_work_is_interrupted_waited_for_and_leaves_no_thread() -> None:
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        stop.wait(30)
+
+    task = asyncio.create_task(in_own_thread(work, interrupt=stop.set))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stop.is_set()
+    threads[0].join(5)
+    assert not threads[0].is_alive()
 
 
 async def test_clean_up_runs_to_its_end_however_often_it_is_cancelled() -> None:
