@@ -80,9 +80,11 @@ class Beneath:
     def open(self, name: PurePosixPath) -> PlainFile:
         """Open a regular file by its name relative to the root.
 
-        Raises: DamagedImage when a link, a device or a directory is in its place; DiskImageError when there is no such
-        file, or it cannot be opened.
+        Raises: DamagedImage for a name that leaves the root, and when a link, a device or a directory is in its place;
+        DiskImageError when there is no such file, or it cannot be opened.
         """
+        if not name.parts or name.is_absolute() or ".." in name.parts:
+            raise DamagedImage(f"{name}: does not lie beneath {self.root}")
         path = self.root / name
         try:
             fd = self._open_walking(name)

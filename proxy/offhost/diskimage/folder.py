@@ -20,7 +20,6 @@ _LIMIT_SIDE_FILE_BYTES = 4 << 20
 _LIMIT_FILES = 10_000
 _SIDE_FILES = (".vmx", ".nvram")
 _DISK_FILE = re.compile(r"((?:scsi|sata|nvme|ide)\d{1,2}:\d{1,3})\.filename")
-_VMX_LINE = re.compile(r'\s*([^#=\s][^=]*?)\s*=\s*"?(.*?)"?\s*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,13 @@ def _side_files(path: Path, names: list[str]) -> dict[str, bytes]:
 def parse_vmx(content: bytes) -> dict[str, str]:
     """The settings of a .vmx, their keys in lower case; lines that are none are left out, as VMware does."""
     text = content.decode("utf-8", "surrogateescape")
-    matches = (_VMX_LINE.fullmatch(line) for line in text.splitlines())
-    return {match[1].lower(): match[2] for match in matches if match}
+    settings: dict[str, str] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        key = key.strip().lower()
+        if equals and key and not key.startswith("#"):
+            settings[key] = value.strip().removeprefix('"').removesuffix('"')
+    return settings
 
 
 def _disks_of_vmx(vmx: Path, side_files: Mapping[str, bytes]) -> Iterator[tuple[DiskKey, PurePosixPath]]:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offhost.blockio import ReadAt, check_range, read_bytes
-from offhost.diskimage.layers import clear
+from offhost.blockio import ReadAt, check_range, clear, read_bytes
 from offhost.errors import DamagedImage
 from offhost.extents import Extent, ExtentMap
 

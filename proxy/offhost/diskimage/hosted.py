@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from offhost.blockio import ReadAt, check_range, read_bytes
+from offhost.blockio import ReadAt, check_range, clear, read_bytes
 from offhost.diskimage.descriptor import LIMIT_BYTES, LIMIT_DISK_BYTES, SECTOR_BYTES
 from offhost.diskimage.grains import (
     BELOW,

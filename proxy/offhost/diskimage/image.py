@@ -117,8 +117,6 @@ def open_disk(path: Path, root: Path | None = None, *, reader: Reader = FileRead
         name = PurePosixPath(path.relative_to(root) if path.is_absolute() else path)
     except ValueError:
         raise DamagedImage(f"{path}: does not lie beneath {root}") from None
-    if not name.parts or ".." in name.parts:
-        raise DamagedImage(f"{path}: does not lie beneath {root}")
     with ExitStack() as undo:
         beneath = undo.enter_context(Beneath(root, reader))
         opening = _Opening(beneath, undo)

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
-import numpy as np
-
-from offhost.blockio import ReadAt, check_range
+from offhost.blockio import ReadAt, check_range, clear
 from offhost.extents import Extent, ExtentMap
 
 
@@ -53,11 +51,6 @@ class Zeros:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def clear(buffer: memoryview) -> None:
-    """Fill a buffer with zeros, without making as many first."""
-    np.frombuffer(buffer, np.uint8)[:] = 0
 
 
 class Layer:

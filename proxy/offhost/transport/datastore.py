@@ -4,7 +4,6 @@ Owns: finding a disk's files beneath the mount, and the checks that they are tho
 reading formats and delta chains (diskimage), nor mounting.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,6 @@ from offhost.errors import DamagedImage, DiskImageError, GateClosed, NotFound, R
 from offhost.transport.contract import OpenDisk, split_path
 from offhost.transport.uncached import DirectFileReadAt, dropping_cache
 from offhost.vsphere.values import Disk, Vm
-
-_MEND_EXPORT = (
-    "on an NFS export the proxy needs no_root_squash or the files' uid, as a service user also CAP_DAC_READ_SEARCH"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +99,13 @@ class DatastoreTransport:
 
     def _unreadable(self, disk: Disk) -> str | None:
         datastore, file = split_path(disk.backing.file)
-        path = self._mount(disk).path / file
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return f"{path} is not there: is the datastore {datastore} mounted?"
-        except OSError as error:
-            return f"{path}: {error.strerror}: {_MEND_EXPORT}"
-        os.close(fd)
+            with Beneath(self._mounts[datastore].path, FileReadAt) as beneath:
+                beneath.open(file).source.close()
+        except DiskImageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return f"{disk.backing.file} is not there: was the VM moved, or is the datastore not mounted?"
+            return f"{error.message} ({error.hint})" if error.hint else error.message
         return None
 
 

@@ -1,11 +1,13 @@
 """Which disks make a machine."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from offhost.blockio import read_bytes
 from offhost.diskimage import open_disk, open_folder, open_image
+from offhost.diskimage.folder import parse_vmx
 from offhost.errors import DamagedImage, NotFound, UnsupportedImage
 from support.vmdk_files import (
     COWD_GRAIN,
@@ -55,6 +57,20 @@ def test_with_a_vmx_the_disks_are_those_it_connects_as_they_are_now(folder: Path
         assert machine.side_files == {"web.vmx": VMX.encode(), "web.nvram": b"nvram"}
         contents = {key: read_bytes(disk, 0, disk.size_bytes) for key, disk in machine.disks.items()}
     assert contents == {"scsi0:0": top, "sata0:1": disk_bytes(SIZE, 3)}
+
+
+@pytest.mark.parametrize("line", ["a" + " " * 200_000 + "x", "a = " + '" ' * 100_000 + "x", "=" * 200_000])
+def test_a_hostile_vmx_does_not_take_longer_than_its_length(folder: Path, line: str) -> None:
+    (folder / "web.vmx").write_text(f"{line}\n{VMX}")
+    began = time.process_time()
+    with open_folder(folder) as machine:
+        assert sorted(machine.disks) == ["sata0:1", "scsi0:0"]
+    assert time.process_time() - began < 5
+
+
+def test_lines_of_a_vmx_are_settings_whatever_their_spaces_and_quotes() -> None:
+    text = b'#a = "1"\n = "2"\nno setting\n Guest.OS="x = y" \nempty=""\nbare = word\nspaced = " in "\n'
+    assert parse_vmx(text) == {"guest.os": "x = y", "empty": "", "bare": "word", "spaced": " in "}
 
 
 def test_without_a_vmx_the_disks_are_those_no_other_stands_on(folder: Path) -> None:

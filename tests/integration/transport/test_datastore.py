@@ -87,7 +87,7 @@ def test_a_base_that_is_replaced_changes_the_fingerprint(transport: DatastoreTra
         ({"kind": "rdm_virtual"}, "rdm_virtual"),
         ({"file": "[DS2] web/web.vmdk"}, "DS2"),
         ({"chain": ("[DS1] web/web.vmdk", "[DS3] base.vmdk")}, "DS3"),
-        ({"file": "[DS1] gone/web.vmdk", "chain": ()}, "is the datastore DS1 mounted"),
+        ({"file": "[DS1] gone/web.vmdk", "chain": ()}, "was the VM moved, or is the datastore not mounted"),
     ],
 )
 def test_a_disk_that_cannot_be_read_is_refused_with_the_reason(
@@ -151,6 +151,17 @@ def test_a_path_that_leaves_the_datastore_is_refused(mount: Path, file: str) -> 
     flat_disk(mount.parent, "secret", bytes(SIZE))
     with pytest.raises((DamagedImage, TransportUnavailable)):
         DatastoreTransport({"DS1": Mount(mount)}).open(VM, disk(file, SIZE))
+
+
+@pytest.mark.parametrize("file", ["../secret", "web/../../secret", "/etc/passwd", ""])
+def test_a_path_that_leaves_the_datastore_is_neither_looked_for_nor_fetched(mount: Path, file: str) -> None:
+    (mount.parent / "secret").write_bytes(b"another tenant's")
+    mounted = DatastoreTransport({"DS1": Mount(mount)})
+    with pytest.raises(TransportUnavailable, match="does not lie beneath"):
+        mounted.fetch(f"[DS1] {file}", 1 << 20)
+    refusal = mounted.refusal(VM, disk(f"[DS1] {file}", SIZE))
+    assert refusal is not None
+    assert "does not lie beneath" in refusal
 
 
 def test_a_direct_read_beyond_a_file_that_became_shorter_is_an_error(tmp_path: Path) -> None:
