@@ -117,9 +117,12 @@ class WriteSession:
 
         The caller stores those again (`missing` now names them) and settles once more: they are named until they
         exist. Others' promises are waited for while any of them is being kept.
-        Raises: what made one of this session's own packs fail; Stopped once `stop` is set.
+        Raises: what made one of this session's own packs fail; Stopped once `stop` is set; ValueError before all that
+        `missing` named is put.
         """
         with self._lock:
+            if self._promised:
+                raise ValueError(f"{len(self._promised)} chunks that were asked about as missing were never put")
             own, relied, self._relied = set(self._own), self._relied, {}
         waiting = own | relied.keys()
         patience = _STALLED_S
