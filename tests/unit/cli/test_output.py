@@ -12,12 +12,6 @@ HOSTILE = "web\x1b[2J\x9b31m\r\n\u202e\udc80[red]"
 ESCAPED = r"web\x1b[2J\x9b31m\r\n\u202e\udc80[red]"
 
 
-@pytest.fixture
-def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-
-
 def test_what_is_not_printable_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     say(HOSTILE)
     note(HOSTILE)
@@ -32,7 +26,9 @@ def test_a_name_stays_within_its_cell_in_a_pipe(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "a\\tb\\nc\tsuccess\n"
 
 
-def test_a_name_on_a_terminal_is_no_markup(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_on_a_terminal_is_no_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
     table(("vm",), [("[bold]web[/bold]",), ("[/]",), (HOSTILE,)])
     lines = [line.rstrip() for line in capsys.readouterr().out.split("\n")]
     assert lines[1:4] == ["[bold]web[/bold]", "[/]", ESCAPED]
