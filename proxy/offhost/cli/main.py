@@ -21,7 +21,7 @@ from offhost import __version__
 from offhost.cli.invocation import DEFAULT_CONFIG, Invocation
 from offhost.cli.output import note, print_error, say_json
 from offhost.cli.overheard import tell_warnings
-from offhost.errors import OffhostError
+from offhost.errors import OffhostError, UsageError
 
 COMMANDS = {
     "backup": ("offhost.cli.backup:backup", "Back up a disk image, or a VM, once and without a job."),
@@ -122,6 +122,9 @@ def _ended_in(raised: BaseException, invocation: Invocation) -> int:
             # Whoever read our output has left; what is still buffered must not fail a second time at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_FAILED
+        case ModuleNotFoundError():
+            lacking = f"this command needs the Python package {raised.name}, which is not installed"
+            return _ended_in(UsageError(lacking, hint="pip install 'offhost[proxy]'"), invocation)
         case _:
             return _unexpected(raised, invocation)
 

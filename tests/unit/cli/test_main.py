@@ -69,6 +69,13 @@ def test_an_error_in_a_task_group_is_told_like_any_other(ends: Says) -> None:
     assert ends(ExceptionGroup("tasks", [ExceptionGroup("more", [Conflict("it is there")])]))[0] == 2
 
 
+def test_a_package_that_an_extra_brings_is_told_with_its_extra(ends: Says) -> None:
+    code, _, err = ends(ModuleNotFoundError("No module named 'pyVmomi'", name="pyVmomi"))
+    assert code == 2
+    assert "pyVmomi" in err
+    assert "offhost[proxy]" in err
+
+
 def test_a_fault_of_our_own_is_short_and_says_how_to_see_more(ends: Says) -> None:
     code, out, err = ends(ZeroDivisionError("oops"))
     assert (code, out) == (1, "")
