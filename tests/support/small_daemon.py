@@ -1,11 +1,12 @@
-"""A daemon process over the small engine: `python small_daemon.py proxy.yaml [hold]`.
+"""A daemon process over the small engine: `python small_daemon.py proxy.yaml [hold] [mute]`.
 
-With `hold`, backups wait until they are cancelled; clean-up and leftovers are told on standard output.
+With `hold`, backups wait until they are cancelled; clean-up and leftovers are told on standard output. With `mute`, the
+vCenter never answers whoever looks for leftovers.
 """
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,14 +26,21 @@ from support.small_engine import SmallEngine
 
 
 class TellingEngine(SmallEngine):
-    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+    async def back_up(
+        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+    ) -> VmReport:
         print(f"began {vm.name}", flush=True)
         try:
-            return await super().back_up(job, vm, run_id)
+            return await super().back_up(job, vm, run_id, on_cancelled=on_cancelled)
         except asyncio.CancelledError:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
             print(f"cleaned up {vm.name}", flush=True)
             raise
+
+    async def remove_leftovers(self) -> list[str]:
+        if "mute" in sys.argv:
+            await asyncio.Event().wait()
+        return await super().remove_leftovers()
 
 
 @asynccontextmanager

@@ -66,6 +66,8 @@ class SmallEngine:
     vms: list[Vm] = field(default_factory=lambda: [vm("web01"), vm("web02")])
     endings: dict[str, Callable[[Vm], VmReport]] = field(default_factory=dict)
     """What becomes of a VM, by its name; it is backed up where nothing is said."""
+    last_words: dict[str, VmReport] = field(default_factory=dict)
+    """What a VM reports when its backup is cancelled, by its name; nothing where nothing is said."""
     gate: asyncio.Event | None = None
     """When set, every backup waits for it."""
     under_way: set[str] = field(default_factory=set)
@@ -79,12 +81,18 @@ class SmallEngine:
             raise self.refuses
         return selected(job, self.vms)
 
-    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+    async def back_up(
+        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+    ) -> VmReport:
         self.under_way.add(vm.name)
         self.most_at_once = max(self.most_at_once, len(self.under_way))
         try:
             await (self.gate.wait() if self.gate else asyncio.sleep(0))
             return self.endings.get(vm.name, report)(vm)
+        except asyncio.CancelledError:
+            if vm.name in self.last_words:
+                on_cancelled(self.last_words[vm.name])
+            raise
         finally:
             await asyncio.sleep(0)
             self.under_way.discard(vm.name)

@@ -161,7 +161,8 @@ async def run_here(configuration: Configuration, job: JobSpec, *, quiet: bool) -
     from offhost.events import DiskProgress, Event
 
     async with composed(configuration, open_state(configuration)) as proxy:
-        await proxy.recover()
+        await proxy.close_records()
+        await proxy.remove_leftovers()
         run = await proxy.runner.begin(job, "cli")
         with shown(quiet=quiet) as progress:
 

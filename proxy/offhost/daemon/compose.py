@@ -39,19 +39,26 @@ class Proxy:
     runner: Runner
     jobs: Mapping[str, JobSpec]
 
-    async def recover(self) -> None:
-        """Close the records of dead runs, and remove what they left in vSphere.
+    async def close_records(self) -> None:
+        """Close the records of dead runs.
 
-        A vCenter that does not answer is a warning in the log: it must not keep the others from being backed up.
         Raises: StateError.
         """
         for run_id in await in_thread(end_interrupted, self.state, self.catalog, self.clock):
             _log.warning("run %s was interrupted", run_id)
+
+    async def remove_leftovers(self) -> None:
+        """Remove what dead runs left in vSphere: as slow as that is to answer, and safe beside runs.
+
+        What cannot be removed is a warning in the log.
+        """
         try:
             for line in await self.engine.remove_leftovers():
                 _log.info("leftover: %s", line)
         except OffhostError as error:
             _log.warning("leftovers of dead runs may remain: %s", error)
+        except Exception:  # noqa: BLE001 - what is left elsewhere must not end the daemon; the log has it
+            _log.exception("the removal of leftovers broke off")
 
 
 @asynccontextmanager

@@ -18,15 +18,16 @@ from offhost.chunking.compress import Codec, Compression
 from offhost.chunking.workers import SpanWorkers
 from offhost.clock import Clock
 from offhost.config import Configuration
-from offhost.errors import NotFound, OffhostError
+from offhost.errors import Conflict, NotFound, OffhostError
 from offhost.events import DiskProgress, Events
-from offhost.ids import RunId
+from offhost.ids import RunId, VmId
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec
 from offhost.repository.repository import Repository
+from offhost.restore.vm import VmRestore
 from offhost.snapshot.leftovers import remove_leftovers
-from offhost.state import State
+from offhost.state import Claim, State
 from offhost.transport.contract import Transport
 from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.https import HttpsTransport
@@ -78,30 +79,18 @@ class Engine:
         """A repository, ready to be written to. Raises: RepositoryError, BackendError."""
         return await self._repositories.get(name)
 
-    def folder(self, vcenter: str, session: VSphere) -> FolderAccess:
-        """The files on a vCenter's datastores."""
-        if vcenter not in self._folders:
-            self._folders[vcenter] = FolderAccess(session)
-        return self._folders[vcenter]
-
-    def mounts(self, vcenter: str) -> dict[str, Mount]:
-        """The datastores of a vCenter that this proxy has mounted, by name."""
-        return {
-            datastore.name: Mount(datastore.path, direct_io=datastore.direct_io)
-            for datastore in self._configuration.datastores
-            if datastore.vcenter == vcenter
-        }
-
-    @property
-    def workers(self) -> SpanWorkers:
-        """The threads that copy."""
-        return self._workers
+    async def way_back(self, vcenter: str, progress: Callable[[str, int, int], None]) -> VmRestore:
+        """Restores VMs into a vCenter; `progress` is told a disk's label, bytes done and bytes in all."""
+        session = await self.session(vcenter)
+        return VmRestore(session, self._folder(vcenter, session), self._mounts(vcenter), self._workers, progress)
 
     async def select(self, job: JobSpec) -> list[Vm]:
         """The VMs the job means, now."""
         return selected(job, await vms(await self.session(job.vcenter)))
 
-    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
+    async def back_up(
+        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+    ) -> VmReport:
         """Back up one VM."""
         return await (await self._backup(job, vm, run_id)).run(vm)
 
@@ -115,12 +104,20 @@ class Engine:
         for name in self._configuration.vcenters:
             try:
                 session = await self.session(name)
-                for leftover in await remove_leftovers(session, self._state.installation, self._state.is_dead):
+                state = self._state
+                removed = await remove_leftovers(session, state.installation, state.is_dead, claim=self._claimed)
+                for leftover in removed:
                     outcome = f"could not be removed: {leftover.problem}" if leftover.problem else "removed"
                     lines.append(f"{name}: {leftover.vm}: the snapshot of the dead run {leftover.run}: {outcome}")
             except OffhostError as error:
                 lines.append(f"{name}: not looked for: {error}")
         return lines
+
+    def _claimed(self, vm_id: VmId) -> Claim | None:
+        try:
+            return self._state.claim_vm(vm_id, None)
+        except Conflict:
+            return None
 
     async def _backup(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmBackup:
         session = await self.session(job.vcenter)
@@ -142,10 +139,24 @@ class Engine:
 
     def _transports(self, job: JobSpec, session: VSphere) -> list[Transport]:
         known: dict[str, Callable[[], Transport]] = {
-            "datastore": lambda: DatastoreTransport(self.mounts(job.vcenter)),
-            "https": lambda: HttpsTransport(self.folder(job.vcenter, session)),
+            "datastore": lambda: DatastoreTransport(self._mounts(job.vcenter)),
+            "https": lambda: HttpsTransport(self._folder(job.vcenter, session)),
         }
         return [known[name]() for name in job.transports]
+
+    def _folder(self, vcenter: str, session: VSphere) -> FolderAccess:
+        """The files on a vCenter's datastores."""
+        if vcenter not in self._folders:
+            self._folders[vcenter] = FolderAccess(session)
+        return self._folders[vcenter]
+
+    def _mounts(self, vcenter: str) -> dict[str, Mount]:
+        """The datastores of a vCenter that this proxy has mounted, by name."""
+        return {
+            datastore.name: Mount(datastore.path, direct_io=datastore.direct_io)
+            for datastore in self._configuration.datastores
+            if datastore.vcenter == vcenter
+        }
 
     async def _connect(self, name: str) -> VSphere:
         if name not in self._configuration.vcenters:

@@ -1,8 +1,8 @@
 """The daemon's life: start in order, serve, stop in order.
 
-Start: be the only one, open the catalog, clear up after dead runs, answer REST, start jobs. Stop (SIGTERM, Ctrl-C):
-start no more, cancel what runs and wait for its clean-up, end. A second signal ends at once: what is left then, the
-next start finds and removes.
+Start: be the only one, open the catalog, close the records of dead runs, answer REST, start jobs; what dead runs left
+in vSphere is removed beside all that. Stop (SIGTERM, Ctrl-C): start no more, cancel what runs and wait for its
+clean-up, end. A second signal ends at once: what is left then, the next start finds and removes.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from offhost.api import Served, application, serving
 from offhost.config import Configuration
 from offhost.daemon.compose import Proxy, composed
 from offhost.daemon.engine import EngineScope, vm_engine
-from offhost.daemon.systemd import beat, notify
+from offhost.daemon.systemd import beating, notify
 from offhost.jobs.dispatch import Dispatcher
 from offhost.jobs.schedule import Schedule
 from offhost.metrics import CONTENT_TYPE
@@ -34,7 +34,7 @@ async def serve(configuration: Configuration, *, engine: EngineScope = vm_engine
     told = _stop_when_told(main)
     try:
         state = State.open(configuration.state)
-        with state.claim_daemon() as claim:
+        with state.claim_daemon() as claim, beating():
             async with composed(configuration, state, engine=engine) as proxy:
                 await _serve(proxy, claim)
     except asyncio.CancelledError:
@@ -45,8 +45,7 @@ async def serve(configuration: Configuration, *, engine: EngineScope = vm_engine
 
 
 async def _serve(proxy: Proxy, claim: Claim) -> None:
-    notify("STATUS=clearing up after runs that were interrupted")
-    await proxy.recover()
+    await proxy.close_records()
     try:
         await _work(proxy, claim)
     except ExceptionGroup as group:
@@ -56,6 +55,7 @@ async def _serve(proxy: Proxy, claim: Claim) -> None:
 async def _work(proxy: Proxy, claim: Claim) -> None:
     listen = proxy.configuration.listen
     async with asyncio.TaskGroup() as group:
+        clearing_up = group.create_task(proxy.remove_leftovers(), name="removal of leftovers")
         dispatcher = Dispatcher(proxy.jobs, proxy.runner, group)
         async with serving(application(_served(proxy, dispatcher)), listen.address, listen.port) as url:
             schedule = Schedule(lambda job: dispatcher.start(job, "schedule"))
@@ -66,10 +66,11 @@ async def _work(proxy: Proxy, claim: Claim) -> None:
                 claim.note(url)
                 _log.info("offhost %s is ready: %d jobs, %s", __version__, len(proxy.jobs), url)
                 notify("READY=1", f"STATUS={len(proxy.jobs)} jobs, {url}")
-                await _wait_while_beating()
+                await asyncio.Event().wait()  # until cancelled
             finally:
                 notify("STOPPING=1", "STATUS=waiting for runs to clean up")
                 schedule.end()
+                clearing_up.cancel()
                 await dispatcher.stop()
 
 
@@ -83,12 +84,6 @@ def _served(proxy: Proxy, dispatcher: Dispatcher) -> Served:
         version=__version__,
         started=proxy.clock.now(),
     )
-
-
-async def _wait_while_beating() -> None:
-    """Wait to be cancelled."""
-    await beat()
-    await asyncio.Event().wait()
 
 
 def _stop_when_told(main: "asyncio.Task[object]") -> asyncio.Event:

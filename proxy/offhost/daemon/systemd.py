@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def notify(*assignments: str) -> None:
@@ -17,9 +19,22 @@ def notify(*assignments: str) -> None:
             return
 
 
-async def beat() -> None:
-    """Tell systemd's watchdog, where it asks for it, that the event loop turns. Ends when cancelled."""
+@contextmanager
+def beating() -> Iterator[None]:
+    """Tell systemd's watchdog, where it asks for it, that the event loop turns, for as long as the scope lasts."""
     interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
-    while interval_s > 0:
+    if interval_s <= 0:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def beat() -> None:
+        nonlocal following
         notify("WATCHDOG=1")
-        await asyncio.sleep(interval_s)
+        following = loop.call_later(interval_s, beat)
+
+    following = loop.call_later(0, beat)
+    try:
+        yield
+    finally:
+        following.cancel()

@@ -1,5 +1,6 @@
 """What the runner needs from whoever backs up VMs."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from offhost.backup.report import VmPlan, VmReport
@@ -18,8 +19,14 @@ class VmEngine(Protocol):
         """
         ...
 
-    async def back_up(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmReport:
-        """Back up one VM. Its failure is in the report; only cancellation is raised, after the clean-up."""
+    async def back_up(
+        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+    ) -> VmReport:
+        """Back up one VM. Its failure is in the report; only cancellation is raised, after the clean-up.
+
+        What there is to tell of a VM whose backup was cancelled, `on_cancelled` is told before: a point that was
+        committed already, a snapshot that could not be removed.
+        """
         ...
 
     async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
@@ -27,5 +34,8 @@ class VmEngine(Protocol):
         ...
 
     async def remove_leftovers(self) -> list[str]:
-        """Remove what dead runs of this installation left in vSphere; says what was removed, a line each."""
+        """Remove what dead runs of this installation left in vSphere; says what was removed, a line each.
+
+        Safe beside runs: what is on a VM that one works on is left to that run.
+        """
         ...

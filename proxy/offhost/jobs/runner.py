@@ -6,9 +6,9 @@ whatever ends it. Does not own: the backup of a VM (the engine), when runs begin
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from offhost.aio import in_thread, shielded
@@ -114,10 +114,12 @@ class Runner:
     async def _recorded(self, run: BegunRun, vm: Vm) -> VmReport:
         """Back up a VM and write down what became of it, also when it is cancelled. Raises nothing else."""
         started = self._now()
+        told: list[VmReport] = []
         try:
-            report = await self._back_up(run, vm)
+            report = await self._back_up(run, vm, told.append)
         except asyncio.CancelledError:
-            await shielded(self._record(run, self._failed(vm, started, _CANCELLED)))
+            report = _cancelled(told[-1]) if told else self._failed(vm, started, _CANCELLED)
+            await shielded(self._record(run, report))
             raise
         except Exception as error:  # noqa: BLE001 - one VM's fault, even ours, must not end the others
             _note(error, f"VM {vm.name} failed in run {run.id} of job {run.job.name}")
@@ -125,10 +127,10 @@ class Runner:
         await shielded(self._record(run, report))
         return report
 
-    async def _back_up(self, run: BegunRun, vm: Vm) -> VmReport:
+    async def _back_up(self, run: BegunRun, vm: Vm, on_cancelled: Callable[[VmReport], None]) -> VmReport:
         async with self.slots.held(self._limits(run.job, vm)):
             with self.state.claim_vm(vm.id, run.id):
-                return await self.engine.back_up(run.job, vm, run.id)
+                return await self.engine.back_up(run.job, vm, run.id, on_cancelled=on_cancelled)
 
     def _limits(self, job: JobSpec, vm: Vm) -> Mapping[SlotKey, int]:
         limits: dict[SlotKey, int] = {("proxy",): self.vms}
@@ -186,6 +188,11 @@ class Runner:
 
     def _now(self) -> str:
         return rfc3339(self.clock.now())
+
+
+def _cancelled(report: VmReport) -> VmReport:
+    """What a cancelled backup reports, as the record has it: without a point, the cancellation is why there is none."""
+    return report if report.point or report.problem else replace(report, problem=_CANCELLED)
 
 
 def _note(error: Exception, what: str) -> None:

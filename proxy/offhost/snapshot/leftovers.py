@@ -6,10 +6,12 @@ names is provably dead; whatever else there is, is not touched. Consolidation is
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from offhost.errors import OffhostError
-from offhost.ids import InstallationId, RunId
+from offhost.ids import InstallationId, RunId, VmId
 from offhost.vsphere.inventory import vms
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import all_snapshots, owner_of, remove
@@ -29,21 +31,31 @@ class Leftover:
     """Why it could not be removed; None when it is gone."""
 
 
+Claims: TypeAlias = Callable[[VmId], AbstractContextManager[object] | None]
+"""Claims a VM for a scope, so that no run begins to work on it meanwhile; None when one works on it already."""
+
+
+def _unclaimed(_vm: VmId) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 async def remove_leftovers(
-    vsphere: VSphere, installation: InstallationId, is_dead: Callable[[RunId], bool]
+    vsphere: VSphere, installation: InstallationId, is_dead: Callable[[RunId], bool], *, claim: Claims = _unclaimed
 ) -> list[Leftover]:
     """Remove the snapshots of this installation whose run is dead, one after the other.
 
-    One that cannot be removed is reported in the result and does not keep the others. Raises: what listing raises.
+    Each VM is claimed meanwhile; one that a run works on is left to it. One that cannot be removed is reported in the
+    result and does not keep the others. Raises: what listing raises.
     """
     by_moref = {vm.moref: vm for vm in await vms(vsphere)}
     found: list[Leftover] = []
     for moref, tree in (await all_snapshots(vsphere)).items():
         vm = by_moref.get(moref)
-        for snapshot in tree if vm is not None else ():
-            run = _dead_run(snapshot, installation, is_dead)
-            if vm is not None and run is not None:
-                found.append(await _removed(vsphere, vm, snapshot, run))
+        dead = [(snapshot, run) for snapshot in tree if (run := _dead_run(snapshot, installation, is_dead))]
+        claimed = claim(vm.id) if vm is not None and dead else None
+        if vm is not None and claimed is not None:
+            with claimed:
+                found += [await _removed(vsphere, vm, snapshot, run) for snapshot, run in dead]
     return found
 
 

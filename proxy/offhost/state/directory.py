@@ -95,21 +95,22 @@ class State:
 
         Raises: Conflict naming the run that is, StateError.
         """
-        return self._claim(self.path / "jobs" / _file_name(name), holder, f"job {name} is being executed")
+        return self._claim(self.path / "jobs" / _file_name(name), f"run {holder}", f"job {name} is being executed")
 
-    def claim_vm(self, vm_id: VmId, holder: RunId) -> Claim:
-        """Be the one run, of all jobs and processes, that works on this VM.
+    def claim_vm(self, vm_id: VmId, holder: RunId | None) -> Claim:
+        """Be the one run, of all jobs and processes, that works on this VM; or, without a run, its clean-up.
 
         Raises: Conflict naming the run that does, StateError.
         """
-        return self._claim(self.path / "vms" / _file_name(vm_id), holder, "this VM is being worked on")
+        by = f"run {holder}" if holder else "the removal of what a dead run left"
+        return self._claim(self.path / "vms" / _file_name(vm_id), by, "this VM is being worked on")
 
-    def _claim(self, path: Path, holder: RunId, taken: str) -> Claim:
+    def _claim(self, path: Path, holder: str, taken: str) -> Claim:
         with _translated(self.path):
             held = claim(path, holder)
             other = "" if held else read_note(path)
         if held is None:
-            raise Conflict(f"{taken} by run {other}" if other else taken, hint="wait for that run to end")
+            raise Conflict(f"{taken} by {other}" if other else taken, hint="wait for that to end")
         return held
 
     @property

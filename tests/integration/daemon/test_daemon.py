@@ -27,6 +27,13 @@ def get(state: State, path: str) -> dict[str, object]:
         return found
 
 
+def begin(state: State) -> None:
+    """Have the daemon begin a run of the job."""
+    url = f"{state.daemon_address()}/api/v1/jobs/nightly/run"
+    asked = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    urllib.request.urlopen(asked, timeout=10).close()
+
+
 def test_a_daemon_is_ready_when_it_answers_and_stops_when_told(daemon: Start, state: State) -> None:
     one = daemon()
     one.ready()
@@ -40,13 +47,26 @@ def test_a_daemon_is_ready_when_it_answers_and_stops_when_told(daemon: Start, st
     assert state.daemon_address() is None
 
 
-def test_systemd_s_watchdog_is_fed_and_told_of_the_stop(daemon: Start) -> None:
-    one = daemon()
+def test_a_vcenter_that_does_not_answer_keeps_the_daemon_neither_from_starting_nor_from_stopping(
+    daemon: Start, state: State, offhost: Offhost
+) -> None:
+    one = daemon("mute")
+    one.ready()
+    assert offhost("jobs", "run", "nightly").returncode == 0
+    one.process.terminate()
+    assert one.ended()[0] == 0
+
+
+def test_systemd_s_watchdog_is_fed_to_the_end_of_the_clean_up(daemon: Start, state: State) -> None:
+    one = daemon("hold")
     one.ready()
     assert [one.told(), one.told()] == ["WATCHDOG=1", "WATCHDOG=1"]
+    begin(state)
+    assert {one.line(), one.line()} == {"began web01", "began web02"}
     one.process.terminate()
     while "STOPPING=1" not in one.told():
         pass
+    assert [one.told(), one.told()] == ["WATCHDOG=1", "WATCHDOG=1"]
 
 
 def test_a_second_daemon_on_one_state_directory_is_refused(daemon: Start, offhost: Offhost) -> None:
@@ -69,14 +89,7 @@ def test_a_port_that_is_taken_ends_the_start_in_words(daemon: Start, file: Path)
 def test_sigterm_cancels_a_run_and_waits_for_its_clean_up(daemon: Start, state: State, offhost: Offhost) -> None:
     one = daemon("hold")
     one.ready()
-    urllib.request.urlopen(
-        urllib.request.Request(
-            f"{state.daemon_address()}/api/v1/jobs/nightly/run",
-            b"{}",
-            {"Content-Type": "application/json"},
-        ),
-        timeout=10,
-    ).close()
+    begin(state)
     assert {one.line(), one.line()} == {"began web01", "began web02"}
     one.process.terminate()
     code, out, _ = one.ended()

@@ -1,6 +1,7 @@
 """A run's record says what became of every VM, is always closed, and one VM's failure is its own."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,30 @@ async def test_a_cancelled_run_cleans_up_and_closes_its_record(
     assert [row.problem and row.problem.code for row in catalog.run(run.id).vms] == ["cancelled", "cancelled"]
     assert engine.cleaned_up == ["web01"]
     assert state.is_dead(run.id)
+
+
+async def test_what_cancelled_vms_report_stays_on_the_record(
+    runner: Runner, engine: SmallEngine, catalog: Catalog
+) -> None:
+    committed, warned, failed = (
+        report(vm("web01")),
+        replace(report(vm("web02"), warnings=("the snapshot stays",)), point=None),
+        report(vm("web03"), problem=FAILURE),
+    )
+    engine.vms = [vm("web01"), vm("web02"), vm("web03")]
+    engine.last_words = {"web01": committed, "web02": warned, "web03": failed}
+    engine.gate = asyncio.Event()
+    task = asyncio.get_running_loop().create_task(runner.run(job(), "cli"))
+    await until(lambda: len(engine.under_way) == 3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (run,) = catalog.runs(limit=10)
+    rows = {row.vm: row for row in catalog.run(run.id).vms}
+    assert run.state == "cancelled"
+    assert (rows["web01"].point, rows["web01"].problem) == (committed.point, None)
+    assert rows["web02"].warnings == ("the snapshot stays",)
+    assert [rows[name].problem.code for name in ("web02", "web03")] == ["cancelled", "snapshot_failed"]  # type: ignore[union-attr]  # both have one
 
 
 async def test_a_run_is_alive_for_other_processes_while_it_goes_on(
