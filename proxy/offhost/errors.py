@@ -241,6 +241,12 @@ class NoRepository(RepositoryError):
     code = "no_repository"
 
 
+class UnsafeMount(RepositoryError):
+    """The repository lies where several writers could not be kept apart."""
+
+    code = "unsafe_mount"
+
+
 class WrongKey(RepositoryError):
     """No key wrapper opens with the passphrase or key given."""
 

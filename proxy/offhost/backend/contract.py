@@ -25,6 +25,10 @@ class Backend(Protocol):
         """What messages call this place."""
         ...
 
+    def check_writable(self) -> None:
+        """Raise when this place, as it is reached from here, cannot keep several writers apart."""
+        ...
+
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         """Create an object, whole and durable, or not at all.
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offhost.backend.contract import ObjectInfo
+from offhost.backend.mounts import check_uncached
 from offhost.errors import (
     AccessDenied,
     BackendError,
@@ -39,7 +40,8 @@ class LocalBackend:
 
     @classmethod
     def create(cls, root: Path, prefixes: list[str]) -> "LocalBackend":
-        """Make the directories of a new repository, durably."""
+        """Make the directories of a new repository, durably. Raises: UnsafeMount; BackendError."""
+        check_uncached(root.resolve())
         parents = dict.fromkeys(["", *(prefix.rpartition("/")[0] for prefix in prefixes)])
         with _translated(root):
             root.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +55,10 @@ class LocalBackend:
     def location(self) -> str:
         """The directory."""
         return str(self.root)
+
+    def check_writable(self) -> None:
+        """Refuse a network mount that caches attributes. Raises: UnsafeMount."""
+        check_uncached(self.root.resolve())
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         """Create an object. Nothing of it remains when this fails, not even after a failed flush."""

@@ -136,6 +136,7 @@ class Repository:
 
         The order is the protocol's: reserve, look at what is condemned, then choose the base.
         """
+        self.backend.check_writable()
         with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
             session.open()
             self.refresh()
