@@ -65,7 +65,6 @@ def restore_vm(
     from offhost.daemon.engine import vm_engine
     from offhost.daemon.local import open_state
     from offhost.events import Events
-    from offhost.restore.vm import VmRestore
 
     configuration = invocation.configuration()
     center = only(configuration.vcenters, vcenter, "vCenter", "--vcenter")
@@ -75,11 +74,8 @@ def restore_vm(
         async with vm_engine(configuration, open_state(configuration), Events(), SystemClock()) as engine:
             repository = (await engine.destination(name)).repository
             manifest = await in_thread(repository.points.find, point)
-            session = await engine.session(center)
             with shown(quiet=invocation.json) as progress, repository.reading(manifest) as source:
-                way_back = VmRestore(
-                    session, engine.folder(center, session), engine.mounts(center), engine.workers, progress
-                )
+                way_back = await engine.way_back(center, progress)
                 return await way_back.run(source, new_name=new_name, datastore=datastore, folder=folder)
 
     _print_restored(foreground(restored()), as_json=invocation.json)

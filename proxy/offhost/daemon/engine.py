@@ -132,6 +132,7 @@ class Engine:
                 min_free=self._configuration.limits.min_free,
             ),
             clock=self._clock,
+            is_dead=self._state.is_dead,
             progress=lambda disk, done, total: self._events.publish(
                 DiskProgress(run_id, job.name, vm.name, disk, done, total)
             ),

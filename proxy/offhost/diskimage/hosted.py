@@ -25,7 +25,7 @@ from offhost.diskimage.grains import (
     directory_bytes,
     read_metadata,
 )
-from offhost.diskimage.layers import Piece, clear
+from offhost.diskimage.layers import Piece
 from offhost.errors import UnsupportedImage
 from offhost.extents import ExtentMap
 

@@ -4,10 +4,10 @@ Owns: that order, and that a restore that ends early leaves nothing registered a
 is written (transport), what a saved configuration becomes (vsphere.registration).
 """
 
-import asyncio
 import logging
+import re
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,13 @@ from offhost.vsphere.session import VSphere
 from offhost.vsphere.values import Vm
 
 _log = logging.getLogger(__name__)
+
+_LIMIT_NAME = 80
+"""vSphere's own limit for the name of a VM, in characters."""
+_LIMIT_NAME_BYTES = 200
+"""File systems allow 255 for the name of a file, and `_12-flat.vmdk` is added to this one."""
+_UNFIT = re.compile(r'[/\\%"\[\]]')
+"""What means something in datastore paths, descriptors or vSphere's names."""
 
 DiskProgress = Callable[[str, int, int], None]
 """Told a disk's label, bytes done and bytes in all; from any thread."""
@@ -68,6 +75,7 @@ class VmRestore:
         Raises: Conflict when the name is taken; NotFound, UsageError; TransportError, VSphereError; IntegrityError.
         Nothing is registered and no file is left then, nor after a cancellation.
         """
+        _check_name(new_name)
         saved = point.manifest.vm_config
         if saved is None:
             raise UsageError(
@@ -104,13 +112,14 @@ class _Restore:
         self._scope, self._point, self._saved = scope, point, saved
         self._directory, self._folder = directory, folder
         self._stop = threading.Event()
-        self._target: RestoreTarget | None = None
         self._made_directory = False
         self._registering = False
         self._host_bytes = 0
 
     async def execute(self, mount: Mount | None) -> RestoredVm:
-        target = await self._open_target(mount)
+        await shielded(self._make_directory())
+        target = self._target(mount)
+        await in_thread(target.check)
         disks: dict[DiskKey, str] = {}
         for number, disk in enumerate(self._point.manifest.disks):
             file = f"{self._name}{f'_{number}' if number else ''}.vmdk"
@@ -136,19 +145,15 @@ class _Restore:
             warnings=created.warnings,
         )
 
-    async def _open_target(self, mount: Mount | None) -> RestoreTarget:
+    async def _make_directory(self) -> None:
+        """Through vSphere, also where the datastore is mounted: what then appears there is the datastore itself."""
+        await make_directory(self._scope.vsphere, self._directory)
+        self._made_directory = True
+
+    def _target(self, mount: Mount | None) -> RestoreTarget:
         if mount:
-            self._target = DatastoreTarget(mount.path, self._name, self._scope.workers)
-        else:
-            await make_directory(self._scope.vsphere, self._directory)
-            self._made_directory = True
-            loop = asyncio.get_running_loop()
-            self._target = HttpsTarget(
-                self._scope.folder_access,
-                self._directory,
-                lambda path: asyncio.run_coroutine_threadsafe(delete_path(self._scope.vsphere, path), loop).result(),
-            )
-        return self._target
+            return DatastoreTarget(mount.path, self._name, self._scope.workers)
+        return HttpsTarget(self._scope.folder_access, self._directory)
 
     def _write(self, target: RestoreTarget, file: str, disk: PointDisk) -> None:
         source = self._point.disk(disk.key)
@@ -189,33 +194,41 @@ class _Restore:
         return None
 
     async def undo(self) -> None:
-        """Unregister the VM, should it have come to that, and remove the files; what fails is logged."""
-        await self._attempt(self._unregister, "unregistered")
-        await self._attempt(self._remove_files, "removed whole")
+        """Unregister the VM, should it have come to that, then delete its directory, which was not there before.
 
-    async def _attempt(self, step: Callable[[], Awaitable[None]], what: str) -> None:
+        What fails is logged. A VM that stays registered keeps its files.
+        """
         try:
-            await step()
+            if self._registering:
+                await self._unregister()
+            if self._made_directory:
+                await delete_path(self._scope.vsphere, self._directory)
         except OffhostError as error:
-            _log.error(
-                "the restore of %s was not taken back: %s is not %s: %s", self._name, self._directory, what, error
-            )
+            _log.error("the restore of %s is not taken back, %s stays: %s", self._name, self._directory, error)
 
     async def _unregister(self) -> None:
         """Only a VM that lies in our directory: by now another one may have our name."""
-        if not self._registering:
-            return
         for vm in await vms(self._scope.vsphere):
             if vm.name == self._name:
                 present = await configuration(self._scope.vsphere, vm)
                 if present.vmx_path.startswith(f"{self._directory}/"):
                     await unregister_vm(self._scope.vsphere, vm)
 
-    async def _remove_files(self) -> None:
-        if self._target:
-            await in_thread(self._target.remove_all)
-        if self._made_directory:
-            await delete_path(self._scope.vsphere, self._directory)
+
+def _check_name(name: str) -> None:
+    """Raise UsageError unless a VM, a directory and files can be called so."""
+    plain = name.isprintable() and name == name.strip() and not name.startswith(".") and not _UNFIT.search(name)
+    if not name or not plain:
+        raise UsageError(
+            f"a VM cannot be called {name[:_LIMIT_NAME]!r}",
+            hint='choose a --new-name without / \\ % " [ ], spaces at its ends, a dot at its beginning',
+        )
+    if len(name) > _LIMIT_NAME or len(name.encode()) > _LIMIT_NAME_BYTES:
+        raise UsageError(
+            f"a VM cannot be called {name[:_LIMIT_NAME]!r}…: that is longer than {_LIMIT_NAME} characters, "
+            f"or {_LIMIT_NAME_BYTES} bytes",
+            hint="choose a shorter --new-name",
+        )
 
 
 def _compare(source: ReadAt, written: ReadAt, span: int, file: str) -> None:

@@ -1,11 +1,11 @@
 """Where the disks of a restored VM are written: a mounted datastore, or the endpoint's `/folder`.
 
-Owns: creating flat disks and small files of one VM's folder, and removing what it created. Does not own: making the VM
-out of them, nor when to remove: a restore that ends early calls `remove_all`.
+Owns: creating flat disks and small files in one VM's folder. Does not own: that folder's life, which vSphere makes and,
+after a restore that ends early, deletes with all that is in it; nor making the VM out of them.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -13,16 +13,21 @@ from typing import Protocol
 from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, read_bytes
 from offhost.chunking.workers import SpanWorkers
 from offhost.diskimage import flat_name
-from offhost.errors import Conflict, NotFound, OffhostError, TransportError, UsageError
+from offhost.errors import Conflict, NotFound, TransportError, UsageError
 from offhost.transport.copying import Progress, copy_out
 from offhost.transport.https import HostBytes, RangedFile, ReadableFolder
+from offhost.transport.present import shown
 from offhost.transport.uncached import dropping_cache
 
 _UPLOAD_BYTES = 4 << 20
 
 
 class RestoreTarget(Protocol):
-    """The folder of one VM that is being restored. Synchronous."""
+    """The folder of one VM that is being restored, which vSphere has just made. Synchronous."""
+
+    def check(self) -> None:
+        """Return when the folder can be written to. Raises: TransportError when it is not the one vSphere made."""
+        ...
 
     def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
         """Write a whole flat disk: the bytes, then the descriptor `name`. On return all of it is durable.
@@ -39,28 +44,30 @@ class RestoreTarget(Protocol):
         """Write a small file. Raises: Conflict, TransportError."""
         ...
 
-    def remove_all(self) -> None:
-        """Remove what this target created, and nothing else; idempotent. Raises: TransportError at its end."""
-        ...
-
 
 class DatastoreTarget:
-    """A VM's folder on a mounted datastore. The folder is made when it is not there."""
+    """A VM's folder on a mounted datastore."""
 
     def __init__(self, mount: Path, folder: str, workers: SpanWorkers) -> None:
         """`folder` is the plain name of a folder in the mount. Raises: UsageError for anything else."""
         self._workers = workers
         self.folder = mount / _plain(folder)
-        self._created: list[Path] = []
-        self._made_folder = False
+
+    def check(self) -> None:
+        """A folder that vSphere has just made appears on the mount, empty, unless something else is mounted there."""
+        with _translating(self.folder):
+            if not shown(lambda: _is_empty_folder(self.folder)):
+                raise TransportError(
+                    f"{self.folder}: is not the new, empty directory that vSphere has made under that name",
+                    hint="is another datastore, a replica or an old state of it mounted there?",
+                )
 
     def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
         """Write the disk sparse, and flush it before its descriptor appears."""
-        path = self._new(flat_name(name))
+        path = self.folder / flat_name(name)
         with _translating(path), ExitStack() as stack:
             target = FileWriteAt.create(path, source.size_bytes)
             stack.callback(target.close)
-            self._created.append(path)
             copy_out(source, target, self._workers, progress)
         self.put_file(name, descriptor.encode())
 
@@ -73,36 +80,13 @@ class DatastoreTarget:
 
     def put_file(self, name: str, content: bytes) -> None:
         """Write, flush, and flush the folder."""
-        path = self._new(name)
+        path = self.folder / _plain(name)
         with _translating(path), ExitStack() as stack:
             target = FileWriteAt.create(path, len(content))
             stack.callback(target.close)
-            self._created.append(path)
             target.write_at(0, content)
             target.sync()
             _sync_folder(self.folder)
-
-    def remove_all(self) -> None:
-        """Remove the files created, and the folder where it was made and is empty."""
-        with _translating(self.folder):
-            while self._created:
-                self._created[-1].unlink(missing_ok=True)
-                self._created.pop()
-            if self._made_folder:
-                with suppress(OSError):  # somebody else's file is in it by now
-                    self.folder.rmdir()
-                self._made_folder = False
-
-    def _new(self, name: str) -> Path:
-        """The path of a file to be created in the folder, which is there on return."""
-        with _translating(self.folder):
-            try:
-                self.folder.mkdir()
-                self._made_folder = True
-            except FileExistsError:
-                if self.folder.is_symlink() or not self.folder.is_dir():
-                    raise Conflict(f"{self.folder}: is there, and is not a folder") from None
-        return self.folder / _plain(name)
 
 
 class WritableFolder(ReadableFolder, Protocol):
@@ -114,15 +98,16 @@ class WritableFolder(ReadableFolder, Protocol):
 
 
 class HttpsTarget:
-    """A VM's folder, which exists, through the endpoint's `/folder`; all bytes go through a host, holes too."""
+    """A VM's folder through the endpoint's `/folder`; all bytes go through a host, holes too."""
 
-    def __init__(self, access: WritableFolder, folder: str, remove: Callable[[str], None]) -> None:
-        """`folder` as vSphere writes it, `[datastore] folder`; `remove` deletes a file, which `/folder` cannot."""
+    def __init__(self, access: WritableFolder, folder: str) -> None:
+        """`folder` as vSphere writes it, `[datastore] folder`."""
         self._access = access
-        self._remove = remove
         self.folder = folder
-        self._created: list[str] = []
         self._host_bytes = HostBytes()
+
+    def check(self) -> None:
+        """Nothing to see: the endpoint that made the folder is the one written through."""
 
     def write_disk(self, name: str, descriptor: str, source: ReadAt, progress: Progress) -> None:
         """Upload the disk in one request, then its descriptor."""
@@ -137,26 +122,11 @@ class HttpsTarget:
         """Upload a small file."""
         self._upload(name, len(content), iter([content] if content else []))
 
-    def remove_all(self) -> None:
-        """Remove the files created."""
-        failed: list[str] = []
-        for path in self._created:
-            try:
-                self._remove(path)
-            except NotFound:
-                continue
-            except OffhostError as error:
-                failed.append(f"{path}: {error.message}")
-        self._created.clear()
-        if failed:
-            raise TransportError(f"could not be removed: {'; '.join(failed)}", hint="remove these files by hand")
-
     def _upload(self, name: str, size_bytes: int, chunks: Iterator[bytes]) -> None:
         path = f"{self.folder}/{name}"
         with suppress(NotFound):
             self._access.file_size(path)
             raise Conflict(f"{path}: is there already", hint="choose another name for the VM, or remove the file")
-        self._created.append(path)  # before: an upload that breaks off may leave a part of the file
         self._access.upload(path, size_bytes, chunks)
 
 
@@ -178,7 +148,7 @@ def _translating(path: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise TransportError(
-            f"{path}: {error.strerror}", hint="is the datastore mounted, writable, and not full?"
+            f"{path}: {error.strerror}", hint="is the datastore mounted, writable by this user, and not full?"
         ) from error
 
 
@@ -186,6 +156,18 @@ def _plain(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or not name.isprintable():
         raise UsageError(f"{name!r} is not a plain name for a file or folder on a datastore")
     return name
+
+
+def _is_empty_folder(path: Path) -> bool:
+    """Raises: OSError when there is something of that name, but not a folder to be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync_folder(folder: Path) -> None:

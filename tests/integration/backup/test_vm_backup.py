@@ -2,19 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from offhost.chunking.workers import SpanWorkers
 from offhost.repository.verify import verify
-from offhost.restore.vm import VmRestore
 from offhost.snapshot.leftovers import remove_leftovers
-from offhost.transport.datastore import DatastoreTransport, Mount
+from offhost.transport.datastore import DatastoreTransport
 from offhost.transport.https import HttpsTransport
 from offhost.vsphere.folder import FolderAccess
-from offhost.vsphere.inventory import vms
 from offhost.vsphere.values import QuiescePolicy
 from support.backed_up_vms import BackedUpVm, Interrupted
 from support.held_vms import OWNER, mounted
@@ -24,6 +19,7 @@ from support.vcenter import DiskSpec, Rule
 GRAIN = 64 << 10
 
 
+@pytest.mark.narrow
 async def test_the_first_backup_is_full_and_holds_what_the_guest_saw(web: BackedUpVm) -> None:
     report = await web.run()
     assert web.content(report) == web.seen_by_guest()
@@ -34,6 +30,7 @@ async def test_the_first_backup_is_full_and_holds_what_the_guest_saw(web: Backed
     assert web.vcenter.calls().folder_bytes_served == 0
 
 
+@pytest.mark.narrow
 async def test_the_second_reads_what_changed_and_equals_a_full_read(web: BackedUpVm) -> None:
     await web.run()
     web.write(3 * GRAIN, b"changed" * 1000)
@@ -147,6 +144,7 @@ async def test_a_session_dropped_while_reading_is_renewed(web: BackedUpVm) -> No
     assert web.snapshots() == []
 
 
+@pytest.mark.narrow
 async def test_a_cancelled_backup_leaves_neither_snapshot_nor_point(web: BackedUpVm) -> None:
     reading, go_on = threading.Event(), threading.Event()
 
@@ -254,48 +252,3 @@ async def test_a_dead_runs_snapshot_is_removed_and_nobody_elses(web: BackedUpVm)
     removed = await remove_leftovers(web.vsphere, OWNER.installation, lambda run: run == OWNER.run)
     assert [leftover.problem for leftover in removed] == [None]
     assert web.snapshots() == ["theirs", "another installation's"]
-
-
-class TestRestore:
-    """A VM back into vSphere."""
-
-    @asynccontextmanager
-    async def way_back(self, web: BackedUpVm, *, is_mounted: bool) -> AsyncIterator[VmRestore]:
-        folder = FolderAccess(web.vsphere)
-        mounts = {name: Mount(path) for name, path in web.vcenter.datastores.items()} if is_mounted else {}
-        with SpanWorkers(2) as workers:
-            yield VmRestore(web.vsphere, folder, mounts, workers, lambda *_: None)
-        await asyncio.to_thread(folder.close)
-
-    @pytest.mark.parametrize("is_mounted", [True, False])
-    async def test_the_new_vm_has_the_points_disks_and_is_powered_off(self, web: BackedUpVm, is_mounted: bool) -> None:
-        report = await web.run()
-        seen = web.seen_by_guest()
-        web.write(0, b"later")
-        with web.destination.repository.reading(web.point(report)) as point:
-            async with self.way_back(web, is_mounted=is_mounted) as restore:
-                restored = await restore.run(point, new_name="web-back")
-        again = BackedUpVm(web.vcenter, web.vsphere, web.destination, restored.vm.moref)
-        assert again.seen_by_guest() == seen
-        assert restored.vm.power == "off"
-        assert restored.transport == ("datastore" if is_mounted else "https")
-        assert (restored.host_bytes == 0) == is_mounted
-        assert restored.vm.id != report.vm_id
-
-    @pytest.mark.parametrize("is_mounted", [True, False])
-    async def test_a_restore_that_fails_leaves_nothing(self, web: BackedUpVm, is_mounted: bool) -> None:
-        report = await web.run()
-        web.vcenter.rules([Rule("CreateVM_Task", mode="task", fault="InsufficientResourcesFault")])
-        with web.destination.repository.reading(web.point(report)) as point:
-            async with self.way_back(web, is_mounted=is_mounted) as restore:
-                with pytest.raises(Exception, match=r"(?i)resource"):
-                    await restore.run(point, new_name="web-back")
-        assert [vm.name for vm in await vms(web.vsphere)] == ["web"]
-        assert not (web.vcenter.datastores["DS1"] / "web-back").exists()
-
-    async def test_a_name_that_is_taken_is_refused_before_anything_is_written(self, web: BackedUpVm) -> None:
-        report = await web.run()
-        with web.destination.repository.reading(web.point(report)) as point:
-            async with self.way_back(web, is_mounted=True) as restore:
-                with pytest.raises(Exception, match="there is a VM web already"):
-                    await restore.run(point, new_name="web")

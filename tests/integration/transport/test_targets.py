@@ -1,8 +1,8 @@
 """Restored disks on a mounted datastore and through `/folder`."""
 
-import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from offhost.extents import Extent, ExtentMap
 from offhost.transport.copying import copy_out
 from offhost.transport.targets import DatastoreTarget, HttpsTarget
 from offhost.vsphere.folder import FolderAccess
-from offhost.vsphere.registration import delete_path, make_directory
+from offhost.vsphere.registration import make_directory
 from offhost.vsphere.session import VSphere
 from support.vcenter import SimulatedVCenter
 from support.vmdk_files import disk_bytes
@@ -51,7 +51,7 @@ def nothing(_count: int) -> None:
 
 
 def test_a_disk_is_written_sparse_and_reads_as_a_vmdk(tmp_path: Path, source: ReadAt, workers: SpanWorkers) -> None:
-    (tmp_path / "ds").mkdir()
+    (tmp_path / "ds" / "web").mkdir(parents=True)
     target = DatastoreTarget(tmp_path / "ds", "web", workers)
     done: list[int] = []
     target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, done.append)
@@ -65,37 +65,41 @@ def test_a_disk_is_written_sparse_and_reads_as_a_vmdk(tmp_path: Path, source: Re
     back.close()
 
 
-def test_only_what_was_created_is_removed(tmp_path: Path, source: ReadAt, workers: SpanWorkers) -> None:
+def test_a_folder_that_vsphere_made_may_appear_late(tmp_path: Path, workers: SpanWorkers) -> None:
     target = DatastoreTarget(tmp_path, "web", workers)
-    target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
-    (tmp_path / "web" / "other").touch()
-    target.remove_all()
-    target.remove_all()
-    assert os.listdir(tmp_path / "web") == ["other"]
-    again = DatastoreTarget(tmp_path, "new", workers)
-    again.put_file("web.nvram", b"nvram")
-    again.remove_all()
-    assert not (tmp_path / "new").exists()
+    late = threading.Timer(0.4, (tmp_path / "web").mkdir)
+    late.start()
+    target.check()
+    late.join()
 
 
-def test_a_file_that_is_there_is_neither_overwritten_nor_removed(
-    tmp_path: Path, source: ReadAt, workers: SpanWorkers
+def test_a_mount_that_does_not_show_the_new_folder_is_not_written_to(
+    tmp_path: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("offhost.transport.present.NAME_LAG_S", 0.0)
+    with pytest.raises(TransportError, match="not the new, empty directory"):
+        DatastoreTarget(tmp_path, "web", workers).check()
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "web.vmx").touch()
+    with pytest.raises(TransportError, match="not the new, empty directory") as raised:
+        DatastoreTarget(tmp_path, "web", workers).check()
+    assert "replica" in str(raised.value.hint)
+
+
+def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, source: ReadAt, workers: SpanWorkers) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "web-flat.vmdk").write_bytes(b"precious")
     target = DatastoreTarget(tmp_path, "web", workers)
     with pytest.raises(Conflict, match="web-flat"):
         target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
-    target.remove_all()
     assert (tmp_path / "web" / "web-flat.vmdk").read_bytes() == b"precious"
 
 
 def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path, workers: SpanWorkers) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "web").symlink_to("elsewhere")
-    with pytest.raises(Conflict):
-        DatastoreTarget(tmp_path, "web", workers).put_file("x", b"")
-    assert not os.listdir(tmp_path / "elsewhere")
+    with pytest.raises(TransportError, match="web"):
+        DatastoreTarget(tmp_path, "web", workers).check()
 
 
 @pytest.mark.parametrize("name", ["../web", "/web", "a/b", "", "..", "a\nb"])
@@ -106,21 +110,18 @@ def test_a_folder_elsewhere_is_refused(tmp_path: Path, workers: SpanWorkers, nam
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_datastore_that_is_full_is_said_and_nothing_stays_on_it(
-    tmp_path: Path, source: ReadAt, workers: SpanWorkers
-) -> None:
+def test_a_datastore_that_is_full_is_said(tmp_path: Path, source: ReadAt, workers: SpanWorkers) -> None:
     mount = tmp_path / "ds"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
+        (mount / "web").mkdir()
         target = DatastoreTarget(mount, "web", workers)
         with pytest.raises(TransportError, match="No space left") as raised:
             target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
         assert "full" in str(raised.value.hint)
-        target.remove_all()
-        assert not os.listdir(mount)
     finally:
         subprocess.run(["umount", str(mount)], check=True)
 
@@ -198,15 +199,11 @@ class FilesInMemory:
             self.files[path] += chunk
         assert len(self.files[path]) == size_bytes
 
-    def remove(self, path: str) -> None:
-        self._file(path)
-        del self.files[path]
 
-
-def test_a_disk_is_uploaded_read_back_and_removed(source: ReadAt) -> None:
+def test_a_disk_is_uploaded_and_read_back_and_no_file_is_overwritten(source: ReadAt) -> None:
     access = FilesInMemory()
     access.files["[DS1] web/other"] = b"other"
-    target = HttpsTarget(access, "[DS1] web", access.remove)
+    target = HttpsTarget(access, "[DS1] web")
     done: list[int] = []
     target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, done.append)
     target.put_file("empty", b"")
@@ -220,38 +217,16 @@ def test_a_disk_is_uploaded_read_back_and_removed(source: ReadAt) -> None:
     assert read_bytes(target.read_back("web.vmdk", SIZE), 0, SIZE) == read_bytes(source, 0, SIZE)
     with pytest.raises(Conflict):
         target.put_file("other", b"")
-    target.remove_all()
-    assert access.files == {"[DS1] web/other": b"other"}
+    assert access.files["[DS1] web/other"] == b"other"
 
 
-async def test_a_disk_is_uploaded_to_a_vcenter_and_removed_from_it(
+async def test_a_disk_is_uploaded_to_a_vcenter(
     vcenter: SimulatedVCenter, vsphere: VSphere, folder: FolderAccess, source: ReadAt
 ) -> None:
-    loop = asyncio.get_running_loop()
     await make_directory(vsphere, "[DS1] restored")
-    target = HttpsTarget(
-        folder,
-        "[DS1] restored",
-        lambda path: asyncio.run_coroutine_threadsafe(delete_path(vsphere, path), loop).result(),
-    )
+    target = HttpsTarget(folder, "[DS1] restored")
     await in_thread(target.write_disk, "web.vmdk", flat_descriptor("web.vmdk", SIZE), source, nothing)
     with open_disk(vcenter.datastores["DS1"] / "restored" / "web.vmdk") as image:
         assert read_bytes(image, 0, SIZE) == read_bytes(source, 0, SIZE)
     back = target.read_back("web.vmdk", SIZE)
     assert await in_thread(read_bytes, back, 33 << 20, len(DATA)) == DATA
-    await in_thread(target.remove_all)
-    assert not os.listdir(vcenter.datastores["DS1"] / "restored")
-
-
-def test_an_upload_that_breaks_off_leaves_nothing(source: ReadAt) -> None:
-    access = FilesInMemory()
-    target = HttpsTarget(access, "[DS1] web", access.remove)
-
-    def enough(_count: int) -> None:
-        raise ReadFailed("cancelled")
-
-    with pytest.raises(ReadFailed):
-        target.write_disk("web.vmdk", flat_descriptor("web.vmdk", SIZE), source, enough)
-    assert access.files
-    target.remove_all()
-    assert not access.files
