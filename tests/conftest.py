@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,17 @@ from support.vcenter import SimulatedVCenter, SimulatorError, SimulatorMissing, 
 DATASTORES = {"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}
 
 
+SLOW = tuple(Path(__file__).parent / "integration" / folder for folder in ("backup", "daemon", "end_to_end"))
+"""Whole backups and processes: of these, the quick tests take those marked `narrow` only."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the simulator, so that it can be left out."""
+    """Mark what needs the simulator and what takes long, so that it can be left out."""
     for item in items:
         if "vcenter_binary" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.vsim)
+        if any(item.path.is_relative_to(folder) for folder in SLOW) and not item.get_closest_marker("narrow"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

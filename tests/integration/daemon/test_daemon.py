@@ -34,6 +34,7 @@ def begin(state: State) -> None:
     urllib.request.urlopen(asked, timeout=10).close()
 
 
+@pytest.mark.narrow
 def test_a_daemon_is_ready_when_it_answers_and_stops_when_told(daemon: Start, state: State) -> None:
     one = daemon()
     one.ready()
@@ -174,6 +175,7 @@ def test_an_unknown_job_is_a_usage_error_with_the_jobs_there_are(offhost: Offhos
     assert done.stderr == "error: there is no job `weekly`\nhint: there are: nightly\n"
 
 
+@pytest.mark.narrow
 def test_check_tells_every_mistake_on_a_line_of_its_own(offhost: Offhost, file: Path) -> None:
     (file.parent / "jobs.d" / "nightly.yaml").write_text("job: nightly\nkind: files\n")
     done = offhost("check")
@@ -200,6 +202,7 @@ def test_check_follows_secrets_and_does_not_show_them(offhost: Offhost, monkeypa
     assert "s3cret" not in done.stdout + done.stderr
 
 
+@pytest.mark.narrow
 def test_lists_work_without_a_daemon(offhost: Offhost) -> None:
     listed = json.loads(offhost("jobs", "list", "--json").stdout)
     assert (listed[0]["job"], listed[0]["last"]) == ("nightly", None)

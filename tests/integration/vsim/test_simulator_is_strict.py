@@ -130,6 +130,7 @@ def test_a_start_beyond_the_disk_and_an_unknown_disk_are_invalid_arguments(clien
         client.vm(vm).QueryChangedDiskAreas(snapshot, KEY + 1, 0, "*")
 
 
+@pytest.mark.slow
 def test_a_call_answers_at_most_2000_areas_and_says_how_far_it_came(
     client: PlainClient, shared_vcenter: SimulatedVCenter
 ) -> None:
@@ -440,6 +441,7 @@ def test_a_wrong_password_is_an_invalid_login(client: PlainClient, shared_vcente
         assert client.content.rootFolder.name
 
 
+@pytest.mark.slow
 def test_an_idle_session_expires_and_a_busy_one_does_not(vcenter: SimulatedVCenter) -> None:
     with PlainClient(vcenter) as client:
         vcenter.set_idle_timeout(0.5)

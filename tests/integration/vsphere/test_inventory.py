@@ -11,6 +11,7 @@ from support.vcenter import DiskSpec, SimulatedVCenter
 pytestmark = pytest.mark.vsim
 
 
+@pytest.mark.slow
 async def test_a_thousand_vms_cost_a_handful_of_calls_and_no_devices(vcenter_binary: None) -> None:
     with SimulatedVCenter(vms=1000) as simulated:
         async with connected(simulated) as vsphere:

@@ -129,6 +129,7 @@ async def test_a_vm_that_vanished_is_said_to_be_gone(vcenter: SimulatedVCenter, 
             await call
 
 
+@pytest.mark.slow
 async def test_an_idle_session_is_kept_alive(vcenter: SimulatedVCenter) -> None:
     vcenter.set_idle_timeout(2)
     async with connected(vcenter, keep_alive_s=0.3) as vsphere:

@@ -75,6 +75,7 @@ def any_change(chance: random.Random) -> tuple[Disk, list[Edit]]:
     return disk, edits
 
 
+@pytest.mark.slow
 def test_thousands_of_random_changes_are_cut_like_the_whole() -> None:
     chance = random.Random(20)
     for _ in range(2000):

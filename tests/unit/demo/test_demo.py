@@ -17,6 +17,7 @@ def test_a_proof_that_does_not_hold_is_counted_and_shown(capsys: pytest.CaptureF
     assert "✗ NOT SO: the disks are equal (they differ)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_day_of_work_writes_turns_yesterday_s_disk_into_today_s(tmp_path: Path) -> None:
     disk, yesterday = tmp_path / "disk.raw", tmp_path / "yesterday.raw"
     make_disk(disk)

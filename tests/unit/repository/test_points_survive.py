@@ -93,6 +93,7 @@ def test_an_incremental_by_areas_has_the_map_of_a_full_read(repository: Reposito
     assert content(repository, incremental) == disk.content
 
 
+@pytest.mark.slow
 def test_many_incrementals_deep_every_point_reads_back(root: Path, workers: SpanWorkers) -> None:
     disk, wanted = Memory(noise(0, SMALL)), {}
     with opened(root) as repository:
@@ -307,6 +308,7 @@ def _segments(repository: Repository) -> list:  # type: ignore[type-arg] # of se
     return repository.store.index._segments
 
 
+@pytest.mark.slow
 def test_several_processes_write_one_repository(root: Path, tmp_path: Path) -> None:
     image = tmp_path / "disk.raw"
     image.write_bytes(noise(1, SMALL))
