@@ -4,8 +4,18 @@ What an image says about itself is taken for hostile: sizes are bounded, every p
 nothing outside of the disk's directory is ever opened. Start at `image`.
 """
 
+from offhost.diskimage.deltas import has_delta
 from offhost.diskimage.descriptor import flat_descriptor, flat_name
 from offhost.diskimage.folder import FolderImage, open_folder, open_image
 from offhost.diskimage.image import DiskImage, open_disk
 
-__all__ = ["DiskImage", "FolderImage", "flat_descriptor", "flat_name", "open_disk", "open_folder", "open_image"]
+__all__ = [
+    "DiskImage",
+    "FolderImage",
+    "flat_descriptor",
+    "flat_name",
+    "has_delta",
+    "open_disk",
+    "open_folder",
+    "open_image",
+]

@@ -83,13 +83,8 @@ class Beneath:
         Raises: DamagedImage for a name that leaves the root, and when a link, a device or a directory is in its place;
         DiskImageError when there is no such file, or it cannot be opened.
         """
-        if not name.parts or name.is_absolute() or ".." in name.parts:
-            raise DamagedImage(f"{name}: does not lie beneath {self.root}")
         path = self.root / name
-        try:
-            fd = self._open_walking(name)
-        except OSError as error:
-            raise _unopened(path, error) from error
+        fd = self._open_walking(name)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -101,8 +96,29 @@ class Beneath:
         identity = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
         return PlainFile(name=name, path=path, source=source, identity=identity)
 
+    def names(self, folder: PurePosixPath) -> list[str]:
+        """What lies in a folder, by its name relative to the root; the folder is opened anew, which makes a network
+        file system ask whether it has changed. Raises: as `open` does.
+        """
+        fd = self._open_walking(folder) if folder.parts else os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.listdir(fd)
+        except OSError as error:
+            raise _unopened(self.root / folder, error) from error
+        finally:
+            os.close(fd)
+
     def _open_walking(self, name: PurePosixPath) -> int:
-        *folders, last = name.parts
+        """A descriptor of what is called so. Raises: DamagedImage, DiskImageError."""
+        if not name.parts or name.is_absolute() or ".." in name.parts:
+            raise DamagedImage(f"{name}: does not lie beneath {self.root}")
+        try:
+            return self._walk(*name.parts)
+        except OSError as error:
+            raise _unopened(self.root / name, error) from error
+
+    def _walk(self, *parts: str) -> int:
+        *folders, last = parts
         at = os.dup(self._fd)
         try:
             for folder in folders:

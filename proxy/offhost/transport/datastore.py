@@ -1,6 +1,7 @@
 """The transport `datastore`: the files of a datastore that this proxy has mounted, read without any host.
 
-Owns: finding a disk's files beneath the mount, and the checks that they are those that vSphere means. Does not own:
+Owns: finding a disk's files beneath the mount, and the checks that they are those that vSphere means, at this moment:
+a replica of the datastore, or a state of it that the storage kept, has the same names, sizes and UUIDs. Does not own:
 reading formats and delta chains (diskimage), nor mounting.
 """
 
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offhost.blockio import FileReadAt, read_bytes
-from offhost.diskimage import DiskImage, open_disk
+from offhost.diskimage import DiskImage, has_delta, open_disk
 from offhost.diskimage.beneath import Beneath, Reader
 from offhost.errors import DamagedImage, DiskImageError, GateClosed, NotFound, ReadFailed, TransportUnavailable
 from offhost.transport.contract import OpenDisk, split_path
+from offhost.transport.present import shown
 from offhost.transport.uncached import DirectFileReadAt, dropping_cache
 from offhost.vsphere.values import Disk, Vm
 
@@ -46,10 +48,10 @@ class DatastoreTransport:
         return self._unreadable(disk)
 
     def open(self, vm: Vm, disk: Disk) -> OpenDisk:
-        """Open a disk and all it stands on.
+        """Open a disk of a snapshot, or of a template, and all it stands on.
 
-        Raises: TransportUnavailable when files cannot be opened, or are another disk's; DamagedImage when they are
-        cut short or contradict vSphere about the size.
+        Raises: TransportUnavailable when files cannot be opened, are another disk's, or of another moment;
+        DamagedImage when they are cut short or contradict vSphere about the size.
         """
         try:
             image = self._open(disk, DirectFileReadAt if self._mount(disk).direct_io else dropping_cache)
@@ -59,6 +61,8 @@ class DatastoreTransport:
             raise TransportUnavailable(error.message, hint=error.hint) from error
         try:
             _check_same(image, disk)
+            if not vm.template:
+                self._check_present(image, disk)
         except BaseException:
             image.close()
             raise
@@ -90,6 +94,25 @@ class DatastoreTransport:
         root = self._mount(disk).path
         return open_disk(root / split_path(disk.backing.file)[1], root, reader=reader)
 
+    def _check_present(self, image: DiskImage, disk: Disk) -> None:
+        """Raise unless the delta to which the VM has been writing since its snapshot lies upon the disk.
+
+        Before the snapshot the disk was what the VM wrote to, and nothing stood upon it. (A state that was kept while
+        another snapshot was held on the same file has such a delta, too.)
+        """
+        root = self._mount(disk).path
+        try:
+            present = shown(lambda: has_delta(image.levels[0], root, reader=dropping_cache))
+        except DiskImageError as error:
+            raise TransportUnavailable(error.message, hint=error.hint) from error
+        if not present:
+            raise TransportUnavailable(
+                f"{disk.backing.file}: the VM's snapshot is not to be seen on the mount, where no delta stands upon "
+                "this disk: it seems to show another moment of the datastore",
+                hint=f"is a replica or an old state of it mounted at {root}, or does the VM keep its deltas elsewhere "
+                "(snapshot.redoNotWithParent)?",
+            )
+
     def _identity(self, vm: Vm, disk: Disk) -> str:
         try:
             with self._open(disk, FileReadAt) as image:
@@ -119,7 +142,7 @@ def _check_same(image: DiskImage, disk: Disk) -> None:
         )
     datastore, _ = split_path(file)
     chain = tuple(f"[{datastore}] {level.name}" for level in image.levels)
-    if disk.backing.chain and chain != disk.backing.chain:
+    if not chain or chain != disk.backing.chain:
         raise TransportUnavailable(
             f"{file}: its chain on the mount is {', '.join(chain) or 'a raw file'}, "
             f"in vSphere {', '.join(disk.backing.chain)}",

@@ -1,6 +1,8 @@
 """Disks on a mounted datastore."""
 
 import os
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from offhost.errors import DamagedImage, GateClosed, ReadFailed, TransportUnavai
 from offhost.transport.contract import open_first
 from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.uncached import DirectFileReadAt
-from offhost.vsphere.configuration import configuration
+from offhost.vsphere.configuration import snapshot_configuration
 from offhost.vsphere.session import VSphere
 from support.disks import VM, disk
 from support.sessions import found
@@ -29,12 +31,14 @@ DELTA = disk(
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Path:
-    """A datastore with a disk, and a linked clone whose base lies in another folder."""
+    """A datastore with a disk, and a linked clone whose base lies in another folder; VMs write to deltas upon both."""
     (tmp_path / "web").mkdir()
     (tmp_path / "base").mkdir()
     flat_disk(tmp_path / "web", "web", disk_bytes(SIZE, 1))
     flat_disk(tmp_path / "base", "web", disk_bytes(SIZE, 1), cid="aaaaaaaa")
     cowd_delta(tmp_path / "web", "web-000001", SIZE, GRAINS, cid="bbbbbbbb", parent=("aaaaaaaa", "../base/web.vmdk"))
+    cowd_delta(tmp_path / "web", "web-000002", SIZE, {}, cid="11111111", parent=("11111111", "web.vmdk"))
+    cowd_delta(tmp_path / "web", "web-000003", SIZE, {}, cid="cccccccc", parent=("bbbbbbbb", "web-000001.vmdk"))
     return tmp_path
 
 
@@ -179,6 +183,44 @@ def test_a_direct_read_beyond_a_file_that_became_shorter_is_an_error(tmp_path: P
         source.close()
 
 
+@pytest.fixture
+def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offhost.transport.present.NAME_LAG_S", 0.0)
+
+
+@pytest.mark.usefixtures("without_patience")
+def test_a_disk_upon_which_its_vm_does_not_write_is_of_another_moment(mount: Path) -> None:
+    mounted = DatastoreTransport({"DS1": Mount(mount)})
+    (mount / "web" / "web-000002.vmdk").unlink()
+    with pytest.raises(TransportUnavailable, match="another moment of the datastore") as raised:
+        mounted.open(VM, FLAT)
+    assert "replica" in str(raised.value.hint)
+    mounted.open(replace(VM, template=True), FLAT).close()
+
+
+def test_a_delta_that_the_mount_shows_late_is_waited_for(mount: Path) -> None:
+    delta = mount / "web" / "web-000002.vmdk"
+    hidden = delta.rename(delta.with_suffix(".hidden"))
+    late = threading.Timer(0.4, hidden.rename, [delta])
+    late.start()
+    DatastoreTransport({"DS1": Mount(mount)}).open(VM, FLAT).close()
+    late.join()
+
+
+@pytest.mark.usefixtures("without_patience")
+async def test_a_copy_of_the_datastore_under_its_name_is_not_read(
+    vcenter: SimulatedVCenter, vsphere: VSphere, tmp_path: Path
+) -> None:
+    moref = vcenter.create_vm("web", [DiskSpec(4 << 20, disk_bytes(4 << 20, 5))])
+    shutil.copytree(vcenter.datastores["DS1"], tmp_path / "replica")
+    vcenter.write(moref, vcenter.disks(moref)[0].key, 0, b"since then")
+    vm, snapshot = await found(vsphere, moref), vcenter.create_foreign_snapshot(moref, "ours")
+    frozen = (await snapshot_configuration(vsphere, vm, snapshot)).disks[0]
+    DatastoreTransport({"DS1": Mount(vcenter.datastores["DS1"])}).open(vm, frozen).close()
+    with pytest.raises(TransportUnavailable, match="another moment of the datastore"):
+        DatastoreTransport({"DS1": Mount(tmp_path / "replica")}).open(vm, frozen)
+
+
 async def test_the_chain_of_a_running_vm_with_snapshots_is_read_as_its_guest_sees_it(
     vcenter: SimulatedVCenter, vsphere: VSphere
 ) -> None:
@@ -187,7 +229,8 @@ async def test_the_chain_of_a_running_vm_with_snapshots_is_read_as_its_guest_see
     for number in range(3):
         vcenter.create_foreign_snapshot(moref, f"snapshot {number}")
         vcenter.write(moref, key, 123 * 512 << number, disk_bytes(300 * 512, number))
-    described = (await configuration(vsphere, await found(vsphere, moref))).disks[0]
+    snapshot = vcenter.create_foreign_snapshot(moref, "ours")
+    described = (await snapshot_configuration(vsphere, await found(vsphere, moref), snapshot)).disks[0]
     assert len(described.backing.chain) == 4
     mounted = DatastoreTransport({name: Mount(path) for name, path in vcenter.datastores.items()})
     opened = open_first([mounted], VM, described)
