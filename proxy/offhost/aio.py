@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from offhost.errors import OffhostError
@@ -17,17 +18,38 @@ _THREADS = ThreadPoolExecutor(64, thread_name_prefix="blocking")
 """The loop's own pool has a few threads for each processor, and what blocks here waits for disks and networks."""
 
 
-async def in_thread(function: Callable[..., T], *args: object, interrupt: Callable[[], None] | None = None) -> T:
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """After a cancellation, leave a thread that does not end to itself: one that hangs in the kernel never will.
+
+    `told` is called before the cancellation goes on: from then on the thread's disks and sessions are its own.
+    """
+
+    after_s: float
+    told: Callable[[], None]
+
+
+async def in_thread(
+    function: Callable[..., T],
+    *args: object,
+    interrupt: Callable[[], None] | None = None,
+    abandon: Abandon | None = None,
+) -> T:
     """Run blocking work in a thread; on cancellation, wait until it has ended before the cancellation goes on.
 
     A thread cannot be interrupted: were it left running, it would use disks and sessions that its caller has
     already given back. Long work is handed something to look at now and then, which `interrupt` sets.
     The threads are shared: what may last longer than a clean-up should wait belongs `in_own_thread`.
     """
-    return await _ended(asyncio.get_running_loop().run_in_executor(_THREADS, function, *args), interrupt)
+    return await _ended(asyncio.get_running_loop().run_in_executor(_THREADS, function, *args), interrupt, abandon)
 
 
-async def in_own_thread(function: Callable[..., T], *args: object, interrupt: Callable[[], None] | None = None) -> T:
+async def in_own_thread(
+    function: Callable[..., T],
+    *args: object,
+    interrupt: Callable[[], None] | None = None,
+    abandon: Abandon | None = None,
+) -> T:
     """As `in_thread`, in a thread of its own: for work that lasts as long as a disk is large.
 
     However much of it is under way, the threads of `in_thread` stay free for the short work of everyone else, the
@@ -35,18 +57,20 @@ async def in_own_thread(function: Callable[..., T], *args: object, interrupt: Ca
     """
     own = ThreadPoolExecutor(1, thread_name_prefix="long")
     try:
-        return await _ended(asyncio.get_running_loop().run_in_executor(own, function, *args), interrupt)
+        return await _ended(asyncio.get_running_loop().run_in_executor(own, function, *args), interrupt, abandon)
     finally:
         own.shutdown(wait=False)
 
 
-async def _ended(work: "asyncio.Future[T]", interrupt: Callable[[], None] | None) -> T:
+async def _ended(work: "asyncio.Future[T]", interrupt: Callable[[], None] | None, abandon: Abandon | None = None) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         if interrupt:
             interrupt()
-        await _settled(work)
+        await _settled(work, within_s=abandon.after_s if abandon else None)
+        if abandon and not work.done():
+            abandon.told()
         raise
 
 
@@ -89,15 +113,22 @@ async def guarded(work: Coroutine[Any, Any, T], watch: Coroutine[Any, Any, None]
         await _settled(watching)
 
 
-async def _settled(work: "asyncio.Future[T]") -> None:
+async def _settled(work: "asyncio.Future[T]", within_s: float | None = None) -> None:
     """Wait until `work` is done, whatever it ends in and however often we are cancelled meanwhile."""
-    while not work.done():
+    loop = asyncio.get_running_loop()
+    until = None if within_s is None else loop.time() + within_s
+    work.add_done_callback(_retrieve)
+    while not work.done() and (until is None or loop.time() < until):
         try:
-            await asyncio.wait([work])
+            await asyncio.wait([work], timeout=None if until is None else until - loop.time())
         except asyncio.CancelledError:
             continue
+
+
+def _retrieve(work: "asyncio.Future[T]") -> None:
+    """What it ended in is nobody's concern any more: the cancellation is what the caller sees."""
     if not work.cancelled():
-        work.exception()  # retrieved: the cancellation is what the caller sees
+        work.exception()
 
 
 async def retrying(call: Callable[[], Awaitable[T]], *, times: int, wait_s: float) -> T:

@@ -48,20 +48,27 @@ class BackedUpVm:
         quiesce: QuiescePolicy | None = None,
         mode: Literal["full", "incremental"] = "incremental",
         min_free: float = 0.0,
+        hung_after_s: float = 60.0,
+        on_cancelled: Callable[[VmReport], None] | None = None,
+        is_dead: Callable[[RunId], bool] = lambda _: False,
     ) -> VmBackup:
         settings = VmSettings(
             transports=mounted(self.vcenter) if transports is None else transports,
             quiesce=quiesce or QuiescePolicy("off"),
             mode=mode,
             min_free=min_free,
+            hung_after_s=hung_after_s,
         )
+        owner = Owner(OWNER.installation, RunId(random_id()))
         return VmBackup(
             vsphere=self.vsphere,
             destination=self.destination,
-            owner=Owner(OWNER.installation, RunId(random_id())),
+            owner=owner,
             settings=settings,
             clock=SystemClock(),
             progress=lambda *_: None,
+            is_dead=is_dead,
+            on_cancelled=on_cancelled,
         )
 
     async def run(self, **changes: Any) -> VmReport:

@@ -43,6 +43,7 @@ class HeldVm:
             "quiesce": QuiescePolicy("off"),
             "transports": mounted(self.vcenter),
             "clock": SystemClock(),
+            "warnings": [],
             "patience": Patience(times=3, wait_s=0.02),
         }
         return held(self.vsphere, self.vm, **{**usual, **changes})

@@ -26,6 +26,7 @@ class Source:
     lineage: tuple[str, ...]
     """The snapshots above which it was taken, from the root down."""
     taken_at: str
+    """By the endpoint's clock, shortly before the snapshot."""
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -57,7 +58,14 @@ def source_of(disk: Disk, lineage: Sequence[str], taken_at: str) -> Source:
 
 
 def full_read_reason(
-    disk: Disk, base: PointDisk | None, *, lineage: Sequence[str], cutter: str, reverted: bool, readable: bool = True
+    disk: Disk,
+    base: PointDisk | None,
+    *,
+    lineage: Sequence[str],
+    cutter: str,
+    reverted: bool,
+    readable: bool = True,
+    template: bool = False,
 ) -> str | None:
     """Why this disk must be read in full; None when its changes since `base` may be asked for.
 
@@ -69,6 +77,7 @@ def full_read_reason(
     known = base.source
     before = known.get("lineage")
     doubts = (
+        (template, "a template has no snapshot to ask about changes"),
         (not readable, "what the repository holds of its last backup is damaged"),
         (base.map.cutter != cutter, f"its last backup was cut by {base.map.cutter}, this one by {cutter}"),
         (not disk.change_id, "change tracking is not active on it"),

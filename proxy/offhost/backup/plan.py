@@ -8,11 +8,10 @@ from dataclasses import replace
 from offhost.aio import in_thread
 from offhost.backup.base import base_disk, full_read_reason
 from offhost.backup.report import DiskPlan, Problem, VmPlan
-from offhost.backup.vm import VmBackup, described
+from offhost.backup.vm import VmBackup, described, first_transport
 from offhost.errors import OffhostError
 from offhost.repository.manifest import PointDisk
 from offhost.snapshot.refusals import unreadable
-from offhost.transport.contract import Refusal
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.snapshots import current_lineage, snapshots
 from offhost.vsphere.values import Disk, Vm
@@ -32,8 +31,8 @@ async def plan(backup: VmBackup, vm: Vm) -> VmPlan:
     for disk in present.disks:
         base = base_disk(latest.disks, disk.key) if latest else None
         frozen = replace(disk, change_id="as of the snapshot") if vm.change_tracking else disk
-        reason = refused.get(disk.key) or _full_reason(backup, frozen, base, lineage)
-        transport, refusals = await in_thread(_first_transport, backup, vm, disk)
+        reason = refused.get(disk.key) or _full_reason(backup, frozen, base, lineage, template=vm.template)
+        transport, refusals = await in_thread(first_transport, backup.settings.transports, vm, disk)
         disks.append(
             DiskPlan(
                 key=disk.key,
@@ -48,16 +47,10 @@ async def plan(backup: VmBackup, vm: Vm) -> VmPlan:
     return VmPlan(vm.name, vm.id, tuple(disks), None)
 
 
-def _full_reason(backup: VmBackup, disk: Disk, base: PointDisk | None, lineage: tuple[str, ...]) -> str | None:
+def _full_reason(
+    backup: VmBackup, disk: Disk, base: PointDisk | None, lineage: tuple[str, ...], *, template: bool
+) -> str | None:
     cutter = backup.destination.chunking.cutter.identity
-    return backup.settings.full_reason or full_read_reason(disk, base, lineage=lineage, cutter=cutter, reverted=False)
-
-
-def _first_transport(backup: VmBackup, vm: Vm, disk: Disk) -> tuple[str | None, list[Refusal]]:
-    refusals: list[Refusal] = []
-    for transport in backup.settings.transports:
-        reason = transport.refusal(vm, disk)
-        if reason is None:
-            return transport.name, refusals
-        refusals.append(Refusal(transport.name, reason))
-    return None, refusals
+    return backup.settings.full_reason or full_read_reason(
+        disk, base, lineage=lineage, cutter=cutter, reverted=False, template=template
+    )

@@ -19,16 +19,27 @@ from offhost.backup.copy import DiskCopy, map_of, settle
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskReport, Problem, VmReport
 from offhost.clock import Clock
-from offhost.errors import ChangeTrackingInvalid, OffhostError, UnreadableDisks
+from offhost.errors import (
+    ChangeTrackingInvalid,
+    LowSpace,
+    OffhostError,
+    TransportUnavailable,
+    UnreadableDisks,
+    VSphereError,
+)
 from offhost.extents import ExtentMap
+from offhost.ids import RunId
 from offhost.repository.manifest import Manifest, PointDisk
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
-from offhost.snapshot.held import HeldSnapshot, held
+from offhost.snapshot.held import HUNG_AFTER_S, HeldSnapshot, held
+from offhost.snapshot.leftovers import remove_leftovers_of
 from offhost.snapshot.refusals import unreadable
 from offhost.snapshot.space import check_free_space
+from offhost.snapshot.taking import Consistency
 from offhost.transport.contract import OpenDisk, Refusal, Transport
 from offhost.vsphere.configuration import configuration
+from offhost.vsphere.inventory import as_it_is_now, refuse_twins
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner
 from offhost.vsphere.values import Disk, QuiescePolicy, Vm, VmConfiguration
@@ -43,12 +54,17 @@ DiskProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class VmSettings:
-    """How the job wants VMs backed up. `min_free` is the share of a datastore that must stay free."""
+    """How the job wants VMs backed up.
+
+    `min_free` is the share of a datastore that must stay free; `hung_after_s` how long after a cancellation a read that
+    does not come back is waited for.
+    """
 
     transports: Sequence[Transport]
     quiesce: QuiescePolicy
     mode: Literal["full", "incremental"]
     min_free: float
+    hung_after_s: float = HUNG_AFTER_S
 
     @property
     def full_reason(self) -> str | None:
@@ -94,61 +110,96 @@ class VmBackup:
     settings: VmSettings
     clock: Clock
     progress: DiskProgress
+    is_dead: Callable[[RunId], bool]
+    """Whether a run of this installation is provably over, so that what it left may be removed."""
+    on_cancelled: Callable[[VmReport], None] | None = None
 
     async def run(self, vm: Vm) -> VmReport:
-        """Back up a VM. Its failure is in the report; a cancellation is raised when everything is cleaned up."""
-        started = self.clock.now()
-        work = _Run(self, vm, started)
+        """Back up a VM, which the caller has claimed.
+
+        Its failure is in the report; a cancellation is raised when everything is cleaned up, and `on_cancelled` is told
+        the report before.
+        """
+        work = _Run(self, vm, self.clock.now())
         problem = None
         try:
             await work.execute()
+        except asyncio.CancelledError:
+            if self.on_cancelled is not None:
+                self.on_cancelled(work.report(None))
+            raise
         except OffhostError as error:
             problem = Problem(error.code, str(error), error.hint)
         except Exception as error:  # noqa: BLE001 - one VM's failure, whatever it is, must not end the others' backups
             _log.exception("the backup of %s failed unexpectedly", vm.name)
             problem = Problem("internal", f"{vm.name}: {type(error).__name__}: {error}", "see the log")
-        return VmReport(
-            vm=vm.name,
-            vm_id=vm.id,
-            point=work.point.id if work.point else None,
-            consistency=work.snap.consistency if work.snap and work.point else None,
-            disks=tuple(copied.report() for copied in work.copied),
-            warnings=tuple(work.snap.warnings if work.snap else ()),
-            problem=problem,
-            started=started.isoformat(),
-            ended=self.clock.now().isoformat(),
-        )
+        return work.report(problem)
 
 
 class _Run:
-    """The backup of one VM, once. `point` is set exactly when one was committed."""
+    """The backup of one VM, once. `_point` is set exactly when one was committed."""
 
     def __init__(self, backup: VmBackup, vm: Vm, started: datetime) -> None:
         self._backup, self._vm, self._started = backup, vm, started
         self._repository = backup.destination.repository
         self._stop = threading.Event()
-        self.snap: HeldSnapshot | None = None
-        self.copied: list[_Copied] = []
-        self.point: Manifest | None = None
+        self._warnings: list[str] = []
+        self._copied: list[_Copied] = []
+        self._point: Manifest | None = None
+        self._consistency: Consistency | None = None
 
     async def execute(self) -> None:
-        backup, vm = self._backup, self._vm
-        _refuse(vm, await configuration(backup.vsphere, vm))
+        """Everything that can be known to fail is tried before the snapshot is taken."""
+        backup = self._backup
+        await self._prepare()
+        async with (
+            threaded(self._repository.session(self._vm.id, backup.destination.write_check)) as (session, base),
+            held(
+                backup.vsphere,
+                self._vm,
+                owner=backup.owner,
+                quiesce=backup.settings.quiesce,
+                transports=backup.settings.transports,
+                clock=backup.clock,
+                warnings=self._warnings,
+                track_changes=backup.settings.mode == "incremental",
+                hung_after_s=backup.settings.hung_after_s,
+            ) as snap,
+        ):
+            _refuse(self._vm, snap.configuration)
+            await self._copy_disks(session, base, snap)
+            await self._commit(session, base, snap)
+
+    async def _prepare(self) -> None:
+        """The VM as it is now, not as it was when the job chose it; free of what dead runs left on it."""
+        backup = self._backup
+        refuse_twins(self._vm)
+        vm = self._vm = await as_it_is_now(backup.vsphere, self._vm)
+        if not vm.template:
+            left = await remove_leftovers_of(backup.vsphere, vm, backup.owner.installation, backup.is_dead)
+            self._warnings += [
+                f"{vm.name}: the snapshot of the dead run {one.run} could not be removed: {one.problem}"
+                for one in left
+                if one.problem
+            ]
+        present = await configuration(backup.vsphere, vm)
+        _refuse(vm, present)
+        await in_thread(_refuse_unserved, backup.settings.transports, vm, present)
         await check_free_space(backup.vsphere, vm, min_free=backup.settings.min_free)
-        async with held(
-            backup.vsphere,
-            vm,
-            owner=backup.owner,
-            quiesce=backup.settings.quiesce,
-            transports=backup.settings.transports,
-            clock=backup.clock,
-            track_changes=backup.settings.mode == "incremental",
-        ) as snap:
-            self.snap = snap
-            _refuse(vm, snap.configuration)
-            async with threaded(self._repository.session(vm.id, backup.destination.write_check)) as (session, base):
-                await self._copy_disks(session, base, snap)
-                await self._commit(session, base, snap)
+
+    def report(self, problem: Problem | None) -> VmReport:
+        """What became of it."""
+        return VmReport(
+            vm=self._vm.name,
+            vm_id=self._vm.id,
+            point=self._point.id if self._point else None,
+            consistency=self._consistency,
+            disks=tuple(copied.report() for copied in self._copied),
+            warnings=tuple(self._warnings),
+            problem=problem,
+            started=self._started.isoformat(),
+            ended=self._backup.clock.now().isoformat(),
+        )
 
     async def _copy_disks(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
         for disk in snap.configuration.disks:
@@ -158,7 +209,12 @@ class _Run:
         """While disks are read the snapshot grows: a datastore that fills up ends the run."""
         while True:
             await asyncio.sleep(_SPACE_CHECK_EVERY_S)
-            await check_free_space(self._backup.vsphere, self._vm, min_free=self._backup.settings.min_free)
+            try:
+                await check_free_space(self._backup.vsphere, self._vm, min_free=self._backup.settings.min_free)
+            except LowSpace:
+                raise
+            except VSphereError as error:
+                _log.warning("the space under %s could not be looked at just now: %s", self._vm.name, error)
 
     async def _copy_disk(
         self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, disk: Disk
@@ -181,9 +237,9 @@ class _Run:
         )
         copied = _Copied(disk, opened, copy, reason, areas.total_bytes if areas is not None else None)
         before = session.stored_bytes
-        await in_thread(copy.run, self._stop, interrupt=self._stop.set)
+        await snap.reading(copy.run, self._stop, interrupt=self._stop.set)
         copied.stored_bytes = session.stored_bytes - before
-        self.copied.append(copied)
+        self._copied.append(copied)
 
     async def _areas(
         self, snap: HeldSnapshot, disk: Disk, base: PointDisk | None, *, readable: bool
@@ -191,10 +247,19 @@ class _Run:
         """What must be read: the areas that changed, or None for all of it and the reason."""
         reason = self._backup.settings.full_reason
         if not reason:
-            reverted = base is not None and await snap.reverted_since(str(base.source.get("taken_at", "")))
+            template = self._vm.template
+            reverted = False
+            if base is not None and not template:
+                reverted = await snap.reverted_since(str(base.source.get("taken_at", "")))
             cutter = self._backup.destination.chunking.cutter.identity
             reason = full_read_reason(
-                disk, base, lineage=snap.lineage, cutter=cutter, reverted=reverted, readable=readable
+                disk,
+                base,
+                lineage=snap.lineage,
+                cutter=cutter,
+                reverted=reverted,
+                readable=readable,
+                template=template,
             )
         if reason or base is None:
             return None, reason
@@ -206,24 +271,24 @@ class _Run:
     async def _commit(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
         files = await snap.files()
         point = await in_thread(self._manifest, session, base, snap, files)
-        again: list[Callable[[], object]] = [partial(copied.copy.run, self._stop) for copied in self.copied]
+        again: list[Callable[[], object]] = [partial(copied.copy.run, self._stop) for copied in self._copied]
         again.append(lambda: self._backup.destination.store_files(session, files))
-        await in_thread(settle, session, again, self._stop, interrupt=self._stop.set)
+        await snap.reading(settle, session, again, self._stop, interrupt=self._stop.set)
         await snap.gate()
-        await shielded(in_thread(self._put, session, point))
+        await shielded(in_thread(self._put, session, point, snap.consistency))
 
-    def _put(self, session: WriteSession, point: Manifest) -> None:
+    def _put(self, session: WriteSession, point: Manifest, consistency: Consistency) -> None:
         """In the thread up to the last step: a cancellation that comes meanwhile still finds the point told."""
-        self.point = session.commit(point)
+        self._point, self._consistency = session.commit(point), consistency
 
     def _manifest(
         self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, files: dict[str, bytes]
     ) -> Manifest:
         disks = []
-        for copied in self.copied:
-            source = source_of(copied.disk, snap.lineage, snap.taken_at.isoformat())
+        for copied in self._copied:
+            source = source_of(copied.disk, snap.lineage, snap.endpoint_time.isoformat())
             disks.append(PointDisk(copied.disk.key, copied.disk.label, copied.copy.finish(), source.to_json()))
-        incremental = any(copied.copy.areas is not None for copied in self.copied)
+        incremental = any(copied.copy.areas is not None for copied in self._copied)
         return Manifest(
             id=session.id,
             vm_id=self._vm.id,
@@ -247,6 +312,29 @@ def _refuse(vm: Vm, present: VmConfiguration) -> None:
         raise UnreadableDisks(f"{vm.name}: {'; '.join(refused.values())}")
     if not present.disks:
         raise UnreadableDisks(f"{vm.name}: it has no disk")
+
+
+def _refuse_unserved(transports: Sequence[Transport], vm: Vm, present: VmConfiguration) -> None:
+    """Raise TransportUnavailable for a disk that none would read: such a VM gets no snapshot."""
+    for disk in present.disks:
+        transport, refused = first_transport(transports, vm, disk)
+        if transport is None:
+            reasons = "; ".join(described(refused)) or "the job allows none"
+            raise TransportUnavailable(
+                f"{vm.name}: no transport can read {disk.label} ({disk.backing.file}): {reasons}",
+                hint="mount the datastore on this proxy and list it under `datastores`, or allow more `transports`",
+            )
+
+
+def first_transport(transports: Sequence[Transport], vm: Vm, disk: Disk) -> tuple[str | None, list[Refusal]]:
+    """The transport that would be tried first for a disk, and those that refuse it before that."""
+    refusals: list[Refusal] = []
+    for transport in transports:
+        reason = transport.refusal(vm, disk)
+        if reason is None:
+            return transport.name, refusals
+        refusals.append(Refusal(transport.name, reason))
+    return None, refusals
 
 
 def described(refused: Sequence[Refusal]) -> tuple[str, ...]:

@@ -4,12 +4,16 @@ Owns: the order of things, and that the snapshot is removed on every way out: su
 the session. Does not own: what is copied.
 """
 
+import asyncio
+import logging
 import posixpath
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
-from offhost.aio import in_thread, shielded
+from offhost.aio import Abandon, in_own_thread, in_thread, shielded
 from offhost.clock import Clock
 from offhost.errors import (
     ChangeTrackingBroken,
@@ -17,6 +21,7 @@ from offhost.errors import (
     NotFound,
     OffhostError,
     SessionLost,
+    Stopped,
     TransportUnavailable,
     VmGone,
     VSphereError,
@@ -26,21 +31,28 @@ from offhost.snapshot.removal import Patience, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, renew_tracking, take
 from offhost.transport.contract import OpenDisk, Transport, open_first
 from offhost.vsphere.configuration import configuration, snapshot_configuration
-from offhost.vsphere.history import reverted_within
+from offhost.vsphere.history import current_time, reverted_since
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, lineage
 from offhost.vsphere.tags import tags_of
 from offhost.vsphere.tracking import changed_areas
 from offhost.vsphere.values import ChangedBlocks, Disk, QuiescePolicy, Vm, VmConfiguration
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
 _FILE_LIMIT_BYTES = 8 << 20
 """A .vmx has some KiB, an EFI nvram some hundred."""
+HUNG_AFTER_S = 60.0
+"""A read that has not come back so long after its cancellation never will: a disk's own timeouts are shorter."""
 
 
 class HeldSnapshot:
     """A VM's disks, frozen, for as long as the scope of `held` lasts. Of one event loop.
 
-    `warnings` grows until the scope has ended: the removal of the snapshot adds its own.
+    `warnings` grows until the scope has ended: the removal of the snapshot adds its own. Work that hangs in the kernel,
+    as on an NFS mount whose server is gone, must not hold the snapshot for ever: `hung_after_s` after a cancellation it
+    is left to itself, and so is what it may be reading.
     """
 
     def __init__(
@@ -51,29 +63,39 @@ class HeldSnapshot:
         frozen: VmConfiguration,
         taken: Taken | None,
         transports: Sequence[Transport],
-        clock: Clock,
         taken_at: datetime,
+        endpoint_time: datetime,
+        warnings: list[str],
+        hung_after_s: float,
     ) -> None:
         """`taken` is None for a template, which is read as it is."""
         self.vm = vm
         self.configuration = frozen
         self.taken_at = taken_at
+        self.endpoint_time = endpoint_time
+        """`taken_at` by the endpoint's clock, which is what `reverted_since` wants to know of a base."""
         self.consistency: Consistency = taken.consistency if taken else "offline"
         self.lineage = lineage(taken.tree, taken.snapshot.moref) if taken else ()
-        self.warnings: list[str] = list(taken.warnings) if taken else []
+        self.warnings = warnings
         self.tracking_broken = False
         """Whether vSphere failed to answer what it should have known: its journal is damaged."""
-        self._vsphere, self._clock = vsphere, clock
+        self._vsphere = vsphere
         self._snapshot = taken.snapshot.moref if taken else None
         self._transports = transports
         self._opened: list[tuple[OpenDisk, str]] = []
+        self._closed = False
+        self._abandon = Abandon(hung_after_s, self._abandoned)
 
     async def open(self, disk: Disk) -> OpenDisk:
         """Open a disk through the first transport that can; it is closed with the scope.
 
         Raises: TransportUnavailable with every transport's reason.
         """
-        return await in_thread(self._open, disk)
+        return await in_thread(self._open, disk, abandon=self._abandon)
+
+    async def reading(self, work: Callable[..., T], *args: object, interrupt: Callable[[], None]) -> T:
+        """Long work on the opened disks, in a thread of its own, which `interrupt` ends on a cancellation."""
+        return await in_own_thread(work, *args, interrupt=interrupt, abandon=self._abandon)
 
     async def changed(self, disk: Disk, base_change_id: str) -> ChangedBlocks:
         """What changed on a disk since a base. Raises: ChangeTrackingInvalid with the reason for a full read."""
@@ -86,18 +108,21 @@ class HeldSnapshot:
             self.tracking_broken = True
             raise
 
-    async def reverted_since(self, taken_at: str) -> bool:
-        """Whether the VM was, or may have been, reverted to a snapshot since the `taken_at` of an earlier one.
+    async def reverted_since(self, endpoint_time: str) -> bool:
+        """Whether the VM was, or may have been, reverted to a snapshot since the `endpoint_time` of an earlier one.
 
-        A revert can leave lineage and change id as they were. When the events cannot be read, that is a warning and
-        the answer is yes.
+        A revert can leave lineage and change id as they were, and equal lineages prove nothing either: a snapshot may
+        have been taken, reverted to and removed in between. When the events cannot be read, that is a warning and the
+        answer is yes.
         """
         try:
-            elapsed = self._clock.now() - datetime.fromisoformat(taken_at)
-        except (ValueError, TypeError):
+            since = datetime.fromisoformat(endpoint_time)
+        except ValueError:
+            return True
+        if since.tzinfo is None:
             return True
         try:
-            return await reverted_within(self._vsphere, self.vm, elapsed)
+            return await reverted_since(self._vsphere, self.vm, since)
         except SessionLost:
             raise
         except VSphereError as error:
@@ -115,7 +140,7 @@ class HeldSnapshot:
             ) from error
         check_disks(self.vm.name, self.configuration.disks, present.disks)
         for opened, fingerprint in self._opened:
-            if await in_thread(opened.fingerprint) != fingerprint:
+            if await in_thread(opened.fingerprint, abandon=self._abandon) != fingerprint:
                 raise GateClosed(
                     f"{self.vm.name}: a file of a disk was replaced while it was read",
                     hint="the VM was moved or restored meanwhile; run the backup again",
@@ -123,22 +148,33 @@ class HeldSnapshot:
 
     async def files(self) -> dict[str, bytes]:
         """The .vmx and nvram files by name; what cannot be had is a warning: a restore does without them."""
-        return await in_thread(self._fetch_files)
+        return await in_thread(self._fetch_files, abandon=self._abandon)
 
     async def close(self) -> None:
         """Close the opened disks: before the snapshot is removed, and whatever they say."""
+        self._closed = True
         while self._opened:
             opened, _ = self._opened.pop()
             try:
-                await in_thread(opened.close)
-            except OffhostError as error:
-                self.warnings.append(f"{self.vm.name}: closing a disk: {error}")
+                close = in_thread(opened.close, abandon=Abandon(0, self._abandoned))
+                await asyncio.wait_for(close, self._abandon.after_s)
+            except Exception as error:  # noqa: BLE001 - whatever a source raises, the snapshot must go
+                self.warnings.append(f"{self.vm.name}: closing a disk: {type(error).__name__}: {error}")
+
+    def _abandoned(self) -> None:
+        """What a thread still reads must not be closed under it: its numbers would be given to other files."""
+        _log.error(
+            "%s: a read of its disks does not come back; its thread and files are left to themselves", self.vm.name
+        )
+        self._opened.clear()
 
     def _open(self, disk: Disk) -> OpenDisk:
         """In the thread up to the last step: a cancellation that comes meanwhile still finds the disk in the list."""
         opened = open_first(self._transports, self.vm, disk)
         try:
             self._opened.append((opened, opened.fingerprint()))
+            if self._closed:
+                raise Stopped(f"{self.vm.name}: {disk.label} was opened when nobody waited for it any more")
         except BaseException:
             opened.close()
             raise
@@ -174,66 +210,83 @@ async def held(
     quiesce: QuiescePolicy,
     transports: Sequence[Transport],
     clock: Clock,
+    warnings: list[str],
     track_changes: bool = True,
     patience: Patience = Patience(),  # noqa: B008 -- an immutable value
+    hung_after_s: float = HUNG_AFTER_S,
 ) -> AsyncIterator[HeldSnapshot]:
     """Hold a snapshot of a VM; a template is held as it is.
 
     `track_changes`: switch change tracking on first, where it is off and can be. Leaving the scope closes the disks
     and removes every snapshot that this run made of the VM, shielded from cancellation; a removal that fails is a
-    warning on the held snapshot and an error in the log, and does not hide what ended the scope. A change tracking
-    that turned out to be broken is renewed after a scope that ended well.
+    warning and an error in the log, and does not hide what ended the scope. `warnings` is added to whatever happens,
+    also where no snapshot is held in the end. A change tracking that turned out to be broken is renewed after a scope
+    that ended well.
     Raises: QuiesceFailed, SnapshotFailed, PermissionDenied, VmGone and other VSphereErrors.
     """
+    hold = _Hold(vsphere, vm, owner, warnings, patience)
     snap: HeldSnapshot | None = None
-    known = False
+    well = False
     try:
-        if vm.template:
-            snap = await _as_it_is(vsphere, vm, transports, clock)
-        else:
-            snap = await _hold(
-                vsphere, vm, owner, quiesce=quiesce, transports=transports, clock=clock, track=track_changes
-            )
-        known = True
+        # Before the snapshot: a revert while the guest is being quiesced counts as one since.
+        taken_at, endpoint_time = clock.now(), await current_time(vsphere)
+        taken = None if vm.template else await hold.take(quiesce, track=track_changes)
+        frozen = await _frozen(vsphere, vm, taken.snapshot.moref if taken else None)
+        warnings.extend(await _save_tags(vsphere, vm, frozen))
+        snap = HeldSnapshot(
+            vsphere,
+            vm,
+            frozen=frozen,
+            taken=taken,
+            transports=transports,
+            taken_at=taken_at,
+            endpoint_time=endpoint_time,
+            warnings=warnings,
+            hung_after_s=hung_after_s,
+        )
         yield snap
+        well = True
     finally:
-        await shielded(_let_go(vsphere, vm, owner, snap=snap, settle=not known, patience=patience))
-    if snap.tracking_broken:
-        snap.warnings.append(await shielded(renew_tracking(vsphere, vm, owner)))
+        await shielded(hold.let_go(snap, renew=well and snap is not None and snap.tracking_broken))
 
 
-async def _as_it_is(vsphere: VSphere, vm: Vm, transports: Sequence[Transport], clock: Clock) -> HeldSnapshot:
-    frozen = await configuration(vsphere, vm)
-    warnings = await _save_tags(vsphere, vm, frozen)
-    snap = HeldSnapshot(
-        vsphere, vm, frozen=frozen, taken=None, transports=transports, clock=clock, taken_at=clock.now()
-    )
-    snap.warnings.extend(warnings)
-    return snap
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """What is done to the VM before and after."""
 
+    vsphere: VSphere
+    vm: Vm
+    owner: Owner
+    warnings: list[str]
+    patience: Patience
 
-async def _hold(
-    vsphere: VSphere,
-    vm: Vm,
-    owner: Owner,
-    *,
-    quiesce: QuiescePolicy,
-    transports: Sequence[Transport],
-    clock: Clock,
-    track: bool,
-) -> HeldSnapshot:
-    untracked = await ensure_tracking(vsphere, vm, owner) if track else None
-    before = await configuration(vsphere, vm)
-    taken_at = clock.now()  # beforehand: a revert while the guest is being quiesced counts as one since
-    taken = await take(vsphere, vm, owner, quiesce, windows=before.guest_id.lower().startswith("win"))
-    frozen = await _frozen(vsphere, vm, taken.snapshot.moref)
-    taken.warnings.extend(await _save_tags(vsphere, vm, frozen))
-    snap = HeldSnapshot(vsphere, vm, frozen=frozen, taken=taken, transports=transports, clock=clock, taken_at=taken_at)
-    if untracked:
-        snap.warnings.append(untracked)
-    if vm.consolidation_needed:
-        snap.warnings.append(f"{vm.name}: its disks need consolidation, which is left to its administrators")
-    return snap
+    async def take(self, quiesce: QuiescePolicy, *, track: bool) -> Taken:
+        if self.vm.consolidation_needed:
+            self.warnings.append(f"{self.vm.name}: its disks need consolidation, which is left to its administrators")
+        untracked = await ensure_tracking(self.vsphere, self.vm, self.owner, self.patience) if track else None
+        if untracked:
+            self.warnings.append(untracked)
+        guest_id = (await configuration(self.vsphere, self.vm)).guest_id
+        taken = await take(self.vsphere, self.vm, self.owner, quiesce, windows=guest_id.lower().startswith("win"))
+        self.warnings.extend(taken.warnings)
+        return taken
+
+    async def let_go(self, snap: HeldSnapshot | None, *, renew: bool) -> None:
+        """Close and remove; then renew change tracking, whose own snapshots must go, too."""
+        try:
+            if snap is not None:
+                await snap.close()
+        finally:
+            await self._remove(settle=snap is None)
+        if renew:
+            self.warnings.append(await renew_tracking(self.vsphere, self.vm, self.owner, self.patience))
+            await self._remove(settle=True)
+
+    async def _remove(self, *, settle: bool) -> None:
+        if self.vm.template:
+            return
+        told = await remove_ours(self.vsphere, self.vm, self.owner, settle=settle, patience=self.patience)
+        self.warnings.extend(warning for warning in told if warning not in self.warnings)
 
 
 async def _save_tags(vsphere: VSphere, vm: Vm, frozen: VmConfiguration) -> list[str]:
@@ -247,17 +300,6 @@ async def _save_tags(vsphere: VSphere, vm: Vm, frozen: VmConfiguration) -> list[
 
 async def _frozen(vsphere: VSphere, vm: Vm, snapshot: str | None) -> VmConfiguration:
     return await (configuration(vsphere, vm) if snapshot is None else snapshot_configuration(vsphere, vm, snapshot))
-
-
-async def _let_go(
-    vsphere: VSphere, vm: Vm, owner: Owner, *, snap: HeldSnapshot | None, settle: bool, patience: Patience
-) -> None:
-    if snap is not None:
-        await snap.close()
-    if not vm.template:
-        warnings = await remove_ours(vsphere, vm, owner, settle=settle, patience=patience)
-        if snap is not None:
-            snap.warnings.extend(warnings)
 
 
 def _small_files(frozen: VmConfiguration) -> list[str]:

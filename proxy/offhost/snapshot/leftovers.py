@@ -1,7 +1,8 @@
 """What a run that died left behind: found by what snapshots say of themselves, and removed.
 
 Owns: which snapshot is a leftover. Only ours, by the installation's id, and only when the run that its description
-names is provably dead; whatever else there is, is not touched. Consolidation is reported, never done.
+names is provably dead; whatever else there is, is not touched. They are looked for when offhost starts, and on each
+VM before its backup, since a run can also give up on a removal while the daemon lives on.
 """
 
 import logging
@@ -12,23 +13,26 @@ from typing import TypeAlias
 
 from offhost.errors import OffhostError
 from offhost.ids import InstallationId, RunId, VmId
+from offhost.snapshot.removal import Patience, remove_until_gone
 from offhost.vsphere.inventory import vms
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.snapshots import all_snapshots, owner_of, remove
+from offhost.vsphere.snapshots import Owner, all_snapshots, owner_of, snapshots
 from offhost.vsphere.values import Snapshot, Vm
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE = Patience(times=1, wait_s=1.0)
+"""Little: what stays is tried again before the VM's next backup."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A snapshot of a dead run, and what became of it."""
+    """A dead run's snapshots of a VM, and what became of them."""
 
     vm: str
-    snapshot: str
     run: RunId
     problem: str | None
-    """Why it could not be removed; None when it is gone."""
+    """Why they could not be removed; None when they are gone."""
 
 
 Claims: TypeAlias = Callable[[VmId], AbstractContextManager[object] | None]
@@ -42,7 +46,7 @@ def _unclaimed(_vm: VmId) -> AbstractContextManager[object]:
 async def remove_leftovers(
     vsphere: VSphere, installation: InstallationId, is_dead: Callable[[RunId], bool], *, claim: Claims = _unclaimed
 ) -> list[Leftover]:
-    """Remove the snapshots of this installation whose run is dead, one after the other.
+    """Remove the snapshots of this installation whose run is dead, one VM after the other.
 
     Each VM is claimed meanwhile; one that a run works on is left to it. One that cannot be removed is reported in the
     result and does not keep the others. Raises: what listing raises.
@@ -51,27 +55,34 @@ async def remove_leftovers(
     found: list[Leftover] = []
     for moref, tree in (await all_snapshots(vsphere)).items():
         vm = by_moref.get(moref)
-        dead = [(snapshot, run) for snapshot in tree if (run := _dead_run(snapshot, installation, is_dead))]
+        dead = _dead(tree, installation, is_dead)
         claimed = claim(vm.id) if vm is not None and dead else None
         if vm is not None and claimed is not None:
             with claimed:
-                found += [await _removed(vsphere, vm, snapshot, run) for snapshot, run in dead]
+                found += [await _removed(vsphere, vm, owner) for owner in dead]
     return found
 
 
-def _dead_run(snapshot: Snapshot, installation: InstallationId, is_dead: Callable[[RunId], bool]) -> RunId | None:
-    owner = owner_of(snapshot)
-    if owner is None or owner.installation != installation or not is_dead(owner.run):
-        return None
-    return owner.run
+async def remove_leftovers_of(
+    vsphere: VSphere, vm: Vm, installation: InstallationId, is_dead: Callable[[RunId], bool]
+) -> list[Leftover]:
+    """As `remove_leftovers`, of one VM, which the caller has claimed."""
+    dead = _dead(await snapshots(vsphere, vm), installation, is_dead)
+    return [await _removed(vsphere, vm, owner) for owner in dead]
 
 
-async def _removed(vsphere: VSphere, vm: Vm, snapshot: Snapshot, run: RunId) -> Leftover:
+def _dead(tree: list[Snapshot], installation: InstallationId, is_dead: Callable[[RunId], bool]) -> list[Owner]:
+    """The dead owners of a tree's snapshots, each once, in the tree's order."""
+    owners = dict.fromkeys(owner for snapshot in tree if (owner := owner_of(snapshot)))
+    return [owner for owner in owners if owner.installation == installation and is_dead(owner.run)]
+
+
+async def _removed(vsphere: VSphere, vm: Vm, owner: Owner) -> Leftover:
     problem: str | None = None
     try:
-        await remove(vsphere, vm, snapshot.moref)
-        _log.info("removed the snapshot that the dead run %s left on %s", run, vm.name)
+        await remove_until_gone(vsphere, vm, owner, settle=False, patience=_PATIENCE)
+        _log.info("removed the snapshot that the dead run %s left on %s", owner.run, vm.name)
     except OffhostError as error:
         problem = str(error)
-        _log.error("the snapshot that the dead run %s left on %s stays: %s", run, vm.name, error)
-    return Leftover(vm=vm.name, snapshot=snapshot.moref, run=run, problem=problem)
+        _log.error("the snapshot that the dead run %s left on %s stays: %s", owner.run, vm.name, error)
+    return Leftover(vm=vm.name, run=owner.run, problem=problem)

@@ -1,20 +1,21 @@
-"""Our snapshot's removal: it happens, or somebody is told.
+"""Our snapshot's removal: a fresh listing shows it gone, or somebody is told.
 
-Owns: patience, and the search for a snapshot whose creation was cut off before we learnt of it. Snapshots are found
-by the run in their description, so that nothing depends on what this process remembers.
+Owns: the one idea of success, patience, the search for a snapshot whose creation was cut off before we learnt of it,
+and for a VM that was registered anew meanwhile. Snapshots are found by the run in their description, so that nothing
+depends on what this process remembers.
 """
 
 import asyncio
 import logging
 from dataclasses import dataclass
 
-from offhost.errors import LoginFailed, OffhostError, PermissionDenied, VmGone
+from offhost.errors import OffhostError, PermissionDenied, SnapshotFailed, VmGone
+from offhost.vsphere.inventory import as_it_is_now
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, consolidation_needed, creation_settled, owner_of, remove, snapshots
-from offhost.vsphere.values import Vm
+from offhost.vsphere.values import Snapshot, Vm
 
 _log = logging.getLogger(__name__)
-_HOPELESS = (LoginFailed, PermissionDenied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +29,84 @@ class Patience:
 async def remove_ours(vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool, patience: Patience) -> list[str]:
     """Remove every snapshot that this run made of the VM; returns warnings, and raises nothing.
 
-    `settle`: first wait for a creation that may still be under way. A failure is an error in the log and a warning
-    with the VM's name and the run: the next start removes what stayed.
+    A failure is an error in the log and a warning with the VM's name and the run: the VM's next backup, and the next
+    start, remove what stayed.
     """
-    failure: OffhostError | None = None
-    for attempt in range(patience.times + 1):
-        if attempt:
-            await asyncio.sleep(patience.wait_s * 2 ** (attempt - 1))
-        try:
-            return await _try(vsphere, vm, owner, settle=settle)
-        except OffhostError as error:
-            _log.warning("removing the snapshot of run %s of %s: %s", owner.run, vm.name, error)
-            failure = error
-            if isinstance(error, _HOPELESS):
-                break
-    warning = f"{vm.name}: the snapshot of run {owner.run} could not be removed: {failure}"
-    _log.error("%s", warning)
-    return [warning]
-
-
-async def _try(vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool) -> list[str]:
     try:
-        if settle:
-            await creation_settled(vsphere, vm)
-        for snapshot in await snapshots(vsphere, vm):
-            if owner_of(snapshot) == owner:
-                await _remove(vsphere, vm, snapshot.moref)
-        needed = await consolidation_needed(vsphere, vm)
-    except VmGone:
-        return []
+        present = await remove_until_gone(vsphere, vm, owner, settle=settle, patience=patience)
+    except Exception as error:  # noqa: BLE001 - whatever it is, what stays on the VM must be told with its name
+        warning = f"{vm.name}: the snapshot of run {owner.run} could not be removed: {error}"
+        _log.error("%s", warning, exc_info=not isinstance(error, OffhostError))
+        return [warning]
+    try:
+        needed = await consolidation_needed(vsphere, present)
+    except OffhostError as error:
+        return [f"{vm.name}: whether its disks need consolidation after the snapshot's removal is not known: {error}"]
     return [f"{vm.name}: its disks need consolidation after the snapshot's removal"] if needed else []
 
 
-async def _remove(vsphere: VSphere, vm: Vm, snapshot: str) -> None:
-    try:
-        await remove(vsphere, vm, snapshot)
-    except VmGone:
-        _log.info("the snapshot %s of %s was removed by somebody else", snapshot, vm.name)
+async def remove_until_gone(vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool, patience: Patience) -> Vm:
+    """Remove every snapshot of an owner; return, with the VM as it was found, when a fresh listing shows none.
+
+    A task that ended, or that vCenter forgot, proves nothing. `settle`: first wait for a creation that may still be
+    under way. A VM that is gone is looked for once, by its identity: it may have been registered anew.
+    Raises: what the last attempt raised; PermissionDenied at once; VmGone when the VM is not there any more.
+    """
+    removal = _Removal(vsphere, vm, owner, settle)
+    for attempt in range(patience.times):
+        try:
+            return await removal.attempt()
+        except (PermissionDenied, VmGone):
+            raise
+        except OffhostError as error:
+            _log.warning("removing the snapshot of run %s of %s: %s", owner.run, vm.name, error)
+        await asyncio.sleep(patience.wait_s * 2**attempt)
+    return await removal.attempt()
+
+
+class _Removal:
+    """One owner's snapshots of one VM, on their way out."""
+
+    def __init__(self, vsphere: VSphere, vm: Vm, owner: Owner, settle: bool) -> None:
+        self._vsphere, self._vm, self._owner, self._settle = vsphere, vm, owner, settle
+        self._looked_up = False
+
+    async def attempt(self) -> Vm:
+        """Return when none is left. Raises: why one is."""
+        try:
+            await self._once()
+        except VmGone:
+            if self._looked_up:
+                raise
+            self._vm = await as_it_is_now(self._vsphere, self._vm)
+            self._looked_up = True
+            await self._once()
+        return self._vm
+
+    async def _once(self) -> None:
+        """Raises VmGone for the VM only: that of a task or a snapshot is settled by the listing."""
+        if self._settle:
+            await creation_settled(self._vsphere, self._vm)
+        found = await self._ours()
+        problems = [problem for one in found if (problem := await self._removed(one))]
+        if not found or not await self._ours():
+            return
+        for problem in problems:
+            if not isinstance(problem, VmGone):
+                raise problem
+        raise SnapshotFailed(
+            f"{self._vm.name}: vCenter still lists the snapshot after its removal",
+            hint="look at the VM's tasks in vCenter",
+        )
+
+    async def _ours(self) -> list[Snapshot]:
+        return [one for one in await snapshots(self._vsphere, self._vm) if owner_of(one) == self._owner]
+
+    async def _removed(self, snapshot: Snapshot) -> OffhostError | None:
+        """What kept one from being removed does not keep the next."""
+        try:
+            await remove(self._vsphere, self._vm, snapshot.moref)
+        except OffhostError as error:
+            _log.info("removing the snapshot %s of %s: %s", snapshot.moref, self._vm.name, error)
+            return error
+        return None

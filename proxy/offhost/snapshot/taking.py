@@ -1,12 +1,23 @@
 """Taking the snapshot: change tracking first, then quiesced as far as the policy asks and the guest allows.
 
-Owns: the fallback, and the level of consistency that was reached, from what vSphere says of the finished snapshot.
+Owns: the stuns of change tracking, the fallback, and the level of consistency that was reached, from what vSphere says
+of the finished snapshot.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from offhost.errors import LoginFailed, OffhostError, QuiesceFailed, SessionLost, SnapshotFailed, VmGone, VSphereError
+from offhost.errors import (
+    LoginFailed,
+    OffhostError,
+    PermissionDenied,
+    QuiesceFailed,
+    SessionLost,
+    SnapshotFailed,
+    VmGone,
+    VSphereError,
+)
+from offhost.snapshot.removal import Patience, remove_until_gone
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, create, snapshots
 from offhost.vsphere.tracking import enable, is_enabled, renew
@@ -33,12 +44,12 @@ class Taken:
         return "filesystem" if self.snapshot.quiesced else "crash"
 
 
-async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str | None:
+async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner, patience: Patience) -> str | None:
     """Switch change tracking on where it is off; returns why it cannot be, None when it is on."""
     if await is_enabled(vsphere, vm):
         return None
     try:
-        await enable(vsphere, vm, owner.description())
+        await enable(vsphere, vm, lambda: _stun(vsphere, vm, owner, patience))
     except (SessionLost, LoginFailed, VmGone):
         raise
     except VSphereError as error:
@@ -46,19 +57,26 @@ async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str | None:
     return None
 
 
-async def renew_tracking(vsphere: VSphere, vm: Vm, owner: Owner) -> str:
+async def renew_tracking(vsphere: VSphere, vm: Vm, owner: Owner, patience: Patience) -> str:
     """Renew a tracking that could not answer, so that not every further night is a full read; returns the warning."""
     broken = f"{vm.name}: vSphere lost track of what changed"
     try:
-        await renew(vsphere, vm, owner.description())
+        await renew(vsphere, vm, lambda: _stun(vsphere, vm, owner, patience))
     except OffhostError as error:
         return f"{broken}, and change tracking could not be renewed: {error}"
     return f"{broken}; change tracking was renewed: the next backup reads in full, those after it are incremental"
 
 
+async def _stun(vsphere: VSphere, vm: Vm, owner: Owner, patience: Patience) -> None:
+    await create(vsphere, vm, owner.description(), quiesce_minutes=None)
+    await remove_until_gone(vsphere, vm, owner, settle=False, patience=patience)
+
+
 async def take(vsphere: VSphere, vm: Vm, owner: Owner, quiesce: QuiescePolicy, *, windows: bool) -> Taken:
     """Take our snapshot of a VM under a quiesce policy.
 
+    Under `try`, whatever vSphere says of the quiesced attempt leads to one without: a guest that cannot be quiesced
+    shows as a quiesce fault, as a timeout or as a general one (GenericVmConfigFault).
     Raises: QuiesceFailed under `require` when the guest was not quiesced, SnapshotFailed, VSphereError.
     """
     description, minutes, warnings = owner.description(), quiesce.timeout_minutes, list[str]()
@@ -67,7 +85,9 @@ async def take(vsphere: VSphere, vm: Vm, owner: Owner, quiesce: QuiescePolicy, *
     else:
         try:
             made = await create(vsphere, vm, description, quiesce_minutes=minutes, windows=windows)
-        except SnapshotFailed as error:
+        except (SessionLost, LoginFailed, PermissionDenied, VmGone):
+            raise
+        except VSphereError as error:
             if quiesce.policy == "require":
                 raise
             warnings.append(f"{error}; the snapshot was taken without quiescing")

@@ -4,13 +4,15 @@ Owns: listing that stays cheap at thousands of VMs (no devices), inventory paths
 Does not own: devices and disks (`configuration`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from pyVmomi import vim
 
-from offhost.errors import NotFound
+from offhost.errors import NotFound, VmGone, VSphereError
 from offhost.ids import vm_id
 from offhost.vsphere.properties import Row, all_of, moref, properties
 from offhost.vsphere.session import VSphere
@@ -18,18 +20,15 @@ from offhost.vsphere.soap import Live
 from offhost.vsphere.values import Datastore, PowerState, Vm
 
 _POWER: dict[str, PowerState] = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
-_VM_PATHS = (
+_STATE_PATHS = (
     "name",
-    "parent",
-    "parentVApp",
-    "datastore",
     "config.instanceUuid",
     "config.template",
     "config.changeTrackingEnabled",
     "runtime.powerState",
-    "runtime.host",
     "runtime.consolidationNeeded",
 )
+_VM_PATHS = (*_STATE_PATHS, "parent", "parentVApp", "datastore", "runtime.host")
 _DATASTORE_PATHS = (
     "summary.name",
     "summary.url",
@@ -76,7 +75,44 @@ async def vms(vsphere: VSphere) -> list[Vm]:
         "listing the inventory",
     )
     found = [_vm(ref, row, rows, vsphere) for ref, row in rows.items() if "config.instanceUuid" in row]
-    return sorted(found, key=lambda vm: (vm.folder, vm.name, vm.moref))
+    return _with_twins(sorted(found, key=lambda vm: (vm.folder, vm.name, vm.moref)))
+
+
+async def as_it_is_now(vsphere: VSphere, vm: Vm) -> Vm:
+    """A VM that was listed a while ago: its name, power state and the like anew; its place is that of before.
+
+    One whose moref is gone is looked for by its identity: it may have been registered anew.
+    Raises: VmGone; VSphereError when several VMs bear its identity.
+    """
+    try:
+        row = await vsphere.read(
+            lambda live: properties(live, vim.VirtualMachine, [live.vm(vm.moref)], _STATE_PATHS)[vm.moref],
+            f"looking {vm.name} up",
+        )
+    except VmGone:
+        again = [one for one in await vms(vsphere) if one.id == vm.id]
+        if not again:
+            raise
+        refuse_twins(again[0])
+        return again[0]
+    if "config.instanceUuid" not in row:
+        raise VSphereError(f"{vm.name}: vSphere has no configuration of it just now: it is inaccessible or orphaned")
+    present = replace(vm, **_state(row, vsphere))
+    if present.id != vm.id:
+        raise VmGone(
+            f"{vm.name}: another VM is in its place: its instance UUID is not {vm.id.rpartition('/')[2]} any more"
+        )
+    return present
+
+
+def refuse_twins(vm: Vm) -> None:
+    """Raise VSphereError, naming all, when other VMs bear the same identity: their backups would be one history."""
+    if vm.twins:
+        others = ", ".join(vm.twins)
+        raise VSphereError(
+            f"{vm.folder}/{vm.name} has the same instance UUID as {others}",
+            hint="give one of them another instance UUID, or take the copy out of the inventory",
+        )
 
 
 async def find(vsphere: VSphere, name_or_id: str) -> Vm:
@@ -133,22 +169,41 @@ def _ids(vm: Vm) -> tuple[str, ...]:
     return (vm.moref, vm.id, vm.id.rpartition("/")[2], f"{vm.folder}/{vm.name}")
 
 
+def _with_twins(found: list[Vm]) -> list[Vm]:
+    by_id: dict[str, list[Vm]] = defaultdict(list)
+    for vm in found:
+        by_id[vm.id].append(vm)
+    return [
+        replace(vm, twins=tuple(f"{twin.folder}/{twin.name}" for twin in by_id[vm.id] if twin is not vm))
+        if len(by_id[vm.id]) > 1
+        else vm
+        for vm in found
+    ]
+
+
 def _vm(ref: str, row: Row, rows: Mapping[str, Row], vsphere: VSphere) -> Vm:
     host = row.get("runtime.host")
     return Vm(
-        id=vm_id(vsphere.about.instance_uuid, str(row["config.instanceUuid"])),
         moref=ref,
-        name=plain_name(str(row["name"])),
         folder=inventory_path(row.get("parent") or row.get("parentVApp"), rows),
-        power=power_state(row["runtime.powerState"]),
-        template=bool(row.get("config.template")),
         host=str(rows.get(moref(host), {}).get("name", "")) if host is not None else "",
         datastores=tuple(
             sorted(str(rows[moref(one)]["name"]) for one in row.get("datastore", ()) if moref(one) in rows)
         ),
-        change_tracking=bool(row.get("config.changeTrackingEnabled")),
-        consolidation_needed=bool(row.get("runtime.consolidationNeeded")),
+        **_state(row, vsphere),
     )
+
+
+def _state(row: Row, vsphere: VSphere) -> dict[str, Any]:
+    """What is told of a VM by itself, as fields of `Vm`."""
+    return {
+        "id": vm_id(vsphere.about.instance_uuid, str(row["config.instanceUuid"])),
+        "name": plain_name(str(row["name"])),
+        "power": power_state(row["runtime.powerState"]),
+        "template": bool(row.get("config.template")),
+        "change_tracking": bool(row.get("config.changeTrackingEnabled")),
+        "consolidation_needed": bool(row.get("runtime.consolidationNeeded")),
+    }
 
 
 def _datastore(ref: str, row: Row) -> Datastore:

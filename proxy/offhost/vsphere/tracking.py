@@ -4,7 +4,8 @@ Owns: the paging of QueryChangedDiskAreas and the disbelief in its answers. Does
 whether the base still holds (`backup` compares lineages and disks).
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -15,21 +16,26 @@ from offhost.vsphere.configuration import configuration
 from offhost.vsphere.faults import said
 from offhost.vsphere.properties import properties
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.snapshots import create, remove, snapshots
+from offhost.vsphere.snapshots import snapshots
 from offhost.vsphere.soap import Live
 from offhost.vsphere.tasks import finished
 from offhost.vsphere.values import ChangedBlocks, Disk, Vm
 
 _OLDEST_HARDWARE = 7
+_SEQUENCE = re.compile(r"[0-9]{1,20}")
 _UNKNOWN = (vmodl.fault.InvalidArgument, vmodl.fault.NotSupported)
 """What vSphere answers when it cannot say, beside the FileFault of a journal that is missing or damaged."""
 
 
-async def enable(vsphere: VSphere, vm: Vm, description: str) -> None:
-    """Switch tracking on for a VM and make it active, by a snapshot that is created and removed at once.
+Stun = Callable[[], Awaitable[None]]
+"""Takes a snapshot of the VM and removes it at once: a change of the switch takes effect at that."""
 
-    Tracking begins at a stun, and vSphere refuses or corrupts it when snapshots are there (KB 1020128). `description`
-    is what the snapshot in between carries. Raises: ChangeTrackingInvalid with the reason when it cannot be on.
+
+async def enable(vsphere: VSphere, vm: Vm, stun: Stun) -> None:
+    """Switch tracking on for a VM and make it active.
+
+    Tracking begins at a stun, and vSphere refuses or corrupts it when snapshots are there (KB 1020128).
+    Raises: ChangeTrackingInvalid with the reason when it cannot be on; what `stun` raises.
     """
     version = (await configuration(vsphere, vm)).hardware_version
     if version < _OLDEST_HARDWARE:
@@ -43,12 +49,12 @@ async def enable(vsphere: VSphere, vm: Vm, description: str) -> None:
             hint="remove the VM's snapshots; the next backup switches it on",
         )
     await _reconfigure(vsphere, vm, enabled=True)
-    await _stun(vsphere, vm, description)
+    await stun()
     if not await is_enabled(vsphere, vm):
         raise ChangeTrackingInvalid(f"{vm.name}: change tracking is still off after it was switched on")
 
 
-async def renew(vsphere: VSphere, vm: Vm, description: str) -> None:
+async def renew(vsphere: VSphere, vm: Vm, stun: Stun) -> None:
     """Switch tracking off and on again, each followed by a stun, as VMware advises for a damaged journal (KB 2139574).
 
     Bases of before are worthless afterwards. Raises: as `enable`, also while there are snapshots: nothing is then done.
@@ -56,12 +62,8 @@ async def renew(vsphere: VSphere, vm: Vm, description: str) -> None:
     if await snapshots(vsphere, vm):
         raise ChangeTrackingInvalid(f"{vm.name}: change tracking cannot be renewed while there are snapshots")
     await _reconfigure(vsphere, vm, enabled=False)
-    await _stun(vsphere, vm, description)
-    await enable(vsphere, vm, description)
-
-
-async def _stun(vsphere: VSphere, vm: Vm, description: str) -> None:
-    await remove(vsphere, vm, await create(vsphere, vm, description, quiesce_minutes=None))
+    await stun()
+    await enable(vsphere, vm, stun)
 
 
 async def is_enabled(vsphere: VSphere, vm: Vm) -> bool:
@@ -98,11 +100,16 @@ async def _reconfigure(vsphere: VSphere, vm: Vm, *, enabled: bool) -> None:
 
 
 def _same_tracking(disk: Disk, base_change_id: str) -> None:
-    """A change id is `<uuid>/<sequence>`; another UUID means that tracking was off in between, or another disk."""
+    """A change id is `<uuid>/<sequence>`; another UUID means that tracking was off in between, or another disk, and a
+    sequence that went back, that the disk did.
+    """
     if disk.change_id is None:
         raise ChangeTrackingInvalid(f"{disk.label}: change tracking is off")
-    if disk.change_id.partition("/")[0] != base_change_id.partition("/")[0]:
+    (uuid, _, at), (base_uuid, _, base_at) = disk.change_id.partition("/"), base_change_id.partition("/")
+    if uuid != base_uuid:
         raise ChangeTrackingInvalid(f"{disk.label}: change tracking was started anew since the base")
+    if not (_SEQUENCE.fullmatch(at) and _SEQUENCE.fullmatch(base_at) and int(base_at) <= int(at)):
+        raise ChangeTrackingInvalid(f"{disk.label}: its change id, {at}, does not follow that of the base, {base_at}")
 
 
 def _query(vm: Vm, disk: Disk, snapshot: str, *, at: int, base: str) -> Any:

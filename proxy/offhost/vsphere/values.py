@@ -27,6 +27,8 @@ class Vm:
     datastores: tuple[str, ...]
     change_tracking: bool
     consolidation_needed: bool
+    twins: tuple[str, ...] = ()
+    """The paths of other VMs that bear the same id, as a copied .vmx does on a standalone host."""
 
 
 BackingKind = Literal["flat", "sparse", "sesparse", "rdm_virtual", "rdm_physical", "pmem", "other"]

@@ -355,7 +355,7 @@ class TestReverts:
         web.vcenter.revert(web.vm.moref, foreign)
         async with web.hold() as snap:
             assert snap.lineage == base.lineage
-            assert await snap.reverted_since(base.taken_at.isoformat())
+            assert await snap.reverted_since(base.endpoint_time.isoformat())
 
     async def test_a_revert_before_the_base_does_not_count(self, web: HeldVm) -> None:
         web.vcenter.revert(web.vm.moref, web.vcenter.create_foreign_snapshot(web.vm.moref))
@@ -363,12 +363,12 @@ class TestReverts:
         async with web.hold() as base:
             pass
         async with web.hold() as snap:
-            assert not await snap.reverted_since(base.taken_at.isoformat())
+            assert not await snap.reverted_since(base.endpoint_time.isoformat())
 
     async def test_events_that_cannot_be_read_are_a_doubt_and_a_warning(self, web: HeldVm) -> None:
         async with web.hold() as snap:
             web.vcenter.rules([Rule("CreateCollectorForEvents", fault="NotSupported")])
-            assert await snap.reverted_since(snap.taken_at.isoformat())
+            assert await snap.reverted_since(snap.endpoint_time.isoformat())
         assert any("read in full" in warning for warning in snap.warnings)
 
     async def test_a_base_without_a_time_is_a_doubt(self, web: HeldVm) -> None:

@@ -24,6 +24,15 @@ async def vm(vcenter: SimulatedVCenter, vsphere: VSphere) -> Vm:
     return await find(vsphere, vcenter.create_vm("web", [DiskSpec(SIZE)]))
 
 
+async def switch_on(vsphere: VSphere, vm: Vm) -> None:
+    """With the stun that makes it active."""
+
+    async def stun() -> None:
+        await remove(vsphere, vm, await create(vsphere, vm, "in between", quiesce_minutes=None))
+
+    await enable(vsphere, vm, stun)
+
+
 async def frozen(vsphere: VSphere, vm: Vm) -> tuple[str, Disk]:
     """A snapshot and its disk."""
     snapshot = await create(vsphere, vm, "", quiesce_minutes=None)
@@ -48,14 +57,14 @@ async def changes(vsphere: VSphere, vm: Vm, base: str) -> ChangedBlocks:
 async def test_switching_on_makes_it_active_and_leaves_no_snapshot(
     vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm
 ) -> None:
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     assert await is_enabled(vsphere, vm)
     assert not vcenter.snapshots(vm.moref)
     assert await base_of(vsphere, vm)
 
 
 async def test_writes_right_after_switching_on_are_tracked(vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm) -> None:
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     base = await base_of(vsphere, vm)
     (disk,) = vcenter.disks(vm.moref)
     vcenter.write(vm.moref, disk.key, 3 * GRAIN + 5, b"changed")
@@ -66,19 +75,19 @@ async def test_writes_right_after_switching_on_are_tracked(vcenter: SimulatedVCe
 async def test_it_is_not_switched_on_over_snapshots(vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm) -> None:
     vcenter.create_foreign_snapshot(vm.moref)
     with pytest.raises(ChangeTrackingInvalid, match="while there are snapshots"):
-        await enable(vsphere, vm, "in between")
+        await switch_on(vsphere, vm)
     assert not await is_enabled(vsphere, vm)
 
 
 async def test_old_virtual_hardware_is_refused_by_its_version(vcenter: SimulatedVCenter, vsphere: VSphere) -> None:
     old = await find(vsphere, vcenter.create_vm("old", [DiskSpec(SIZE)], hardware="vmx-04"))
     with pytest.raises(ChangeTrackingInvalid, match="virtual hardware 4"):
-        await enable(vsphere, old, "in between")
+        await switch_on(vsphere, old)
     assert not await is_enabled(vsphere, old)
 
 
 async def test_every_page_is_asked_for(vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm) -> None:
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     base = await base_of(vsphere, vm)
     (disk,) = vcenter.disks(vm.moref)
     written = range(0, SIZE // GRAIN, 2)
@@ -93,10 +102,10 @@ async def test_every_page_is_asked_for(vcenter: SimulatedVCenter, vsphere: VSphe
 async def test_a_base_of_before_a_restart_of_tracking_is_not_even_asked_about(
     vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm
 ) -> None:
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     base = await base_of(vsphere, vm)
     vcenter.set_change_tracking(vm.moref, on=False)
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     with pytest.raises(ChangeTrackingInvalid, match="started anew since the base"):
         await changes(vsphere, vm, base)
     assert "QueryChangedDiskAreas" not in vcenter.calls().methods
@@ -112,7 +121,7 @@ async def test_tracking_that_is_off_is_not_even_asked(vcenter: SimulatedVCenter,
 async def test_a_question_that_fails_is_a_reason_to_read_everything(
     vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm, fault: str
 ) -> None:
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     base = await base_of(vsphere, vm)
     vcenter.rules([Rule("QueryChangedDiskAreas", fault=fault)])
     with pytest.raises(ChangeTrackingInvalid, match=fault):
@@ -120,7 +129,7 @@ async def test_a_question_that_fails_is_a_reason_to_read_everything(
 
 
 async def test_a_question_survives_a_broken_connection(vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm) -> None:
-    await enable(vsphere, vm, "in between")
+    await switch_on(vsphere, vm)
     base = await base_of(vsphere, vm)
     vcenter.rules([Rule("QueryChangedDiskAreas", mode="drop", count=1)])
     assert not len((await changes(vsphere, vm, base)).areas)
