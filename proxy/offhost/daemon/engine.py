@@ -92,7 +92,7 @@ class Engine:
         self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
     ) -> VmReport:
         """Back up one VM."""
-        return await (await self._backup(job, vm, run_id)).run(vm)
+        return await (await self._backup(job, vm, run_id, on_cancelled)).run(vm)
 
     async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
         """What `back_up` would do."""
@@ -119,7 +119,9 @@ class Engine:
         except Conflict:
             return None
 
-    async def _backup(self, job: JobSpec, vm: Vm, run_id: RunId) -> VmBackup:
+    async def _backup(
+        self, job: JobSpec, vm: Vm, run_id: RunId, on_cancelled: Callable[[VmReport], None] | None = None
+    ) -> VmBackup:
         session = await self.session(job.vcenter)
         return VmBackup(
             vsphere=session,
@@ -133,6 +135,7 @@ class Engine:
             ),
             clock=self._clock,
             is_dead=self._state.is_dead,
+            on_cancelled=on_cancelled,
             progress=lambda disk, done, total: self._events.publish(
                 DiskProgress(run_id, job.name, vm.name, disk, done, total)
             ),

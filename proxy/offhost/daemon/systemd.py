@@ -27,6 +27,7 @@ def beating() -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
+    following: asyncio.TimerHandle
 
     def beat() -> None:
         nonlocal following
