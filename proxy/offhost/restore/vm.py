@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from offhost.aio import in_thread, shielded
+from offhost.aio import in_own_thread, in_thread, shielded
 from offhost.blockio import ReadAt
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
@@ -123,7 +123,7 @@ class _Restore:
         disks: dict[DiskKey, str] = {}
         for number, disk in enumerate(self._point.manifest.disks):
             file = f"{self._name}{f'_{number}' if number else ''}.vmdk"
-            await in_thread(self._write, target, file, disk, interrupt=self._stop.set)
+            await in_own_thread(self._write, target, file, disk, interrupt=self._stop.set)
             disks[disk.key] = f"{self._directory}/{file}"
         nvram = await in_thread(self._put_nvram, target)
         self._registering = True
