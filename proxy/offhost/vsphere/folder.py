@@ -17,7 +17,7 @@ from pyVmomi import vim
 from offhost.errors import NotFound, PermissionDenied, ReadFailed, VSphereError
 from offhost.vsphere.disks import datastore_of
 from offhost.vsphere.inventory import inventory_path
-from offhost.vsphere.properties import Row, all_of, moref
+from offhost.vsphere.properties import Row, all_of, moref, touch
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
 
@@ -78,7 +78,7 @@ class FolderAccess:
 
         The chunks are asked for once: what breaks off is not repeated, and what it left is the caller's to remove.
         """
-        self._vsphere.soap.call(_is_logged_in, f"writing {path}")
+        self._vsphere.soap.call(touch, f"writing {path}")  # an upload cannot be sent a second time
         headers = {"Content-Length": str(size_bytes), "Content-Type": "application/octet-stream"}
         with self._answer(_Request("PUT", path, headers, _exactly(chunks, size_bytes, path)), (200, 201, 204)):
             pass
@@ -112,8 +112,21 @@ class FolderAccess:
         connection, answer = self._fresh_or_idle(request, live)
         if answer.status not in (401, 403) or request.body is not None:
             return connection, answer
+        renewed = self._renewed(live, answer.status)
+        if renewed is live:
+            return connection, answer
         connection.close()
-        return self._fresh(request, self._vsphere.soap.renewed(live))
+        return self._fresh(request, renewed)
+
+    def _renewed(self, live: Live, status: int) -> Live:
+        """A log-in in place of one that the endpoint did not accept.
+
+        With 403 it may also refuse the file: a call that needs a log-in tells, and has it renewed where it is lost.
+        """
+        if status == 401:
+            return self._vsphere.soap.renewed(live)
+        self._vsphere.soap.call(touch, "asking whether the session still holds")
+        return self._vsphere.soap.live()
 
     def _fresh_or_idle(self, request: _Request, live: Live) -> tuple[HTTPSConnection, HTTPResponse]:
         with self._lock:
@@ -167,11 +180,6 @@ class FolderAccess:
             where = ", ".join(found) or "none"
             raise NotFound(f"{len(found)} datacenters have a datastore {datastore!r}: {where}")
         return found[0]
-
-
-def _is_logged_in(live: Live) -> None:
-    """Have the log-in renewed beforehand: an upload cannot be sent a second time."""
-    all_of(live, {vim.Datacenter: ["name"]})
 
 
 def _datacenters(live: Live) -> dict[str, list[str]]:

@@ -64,6 +64,11 @@ def _rows(
     return rows
 
 
+def touch(live: Live) -> None:
+    """Ask for something that needs a log-in: the service instance answers anyone."""
+    properties(live, vim.Folder, [live.content.rootFolder], ["name"])
+
+
 def moref(ref: Any) -> str:
     """The id of a managed object, `vm-12`."""
     return str(ref._GetMoId())  # noqa: SLF001 -- pyVmomi has no public name for it

@@ -6,7 +6,6 @@ host has none. Does not own: what is asked (`tags`).
 
 import base64
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPSConnection
@@ -14,6 +13,7 @@ from typing import Any
 
 from offhost.errors import LoginFailed, VSphereError
 from offhost.vsphere.faults import UNREADABLE, broken
+from offhost.vsphere.login import Login
 from offhost.vsphere.trust import Endpoint, Trust
 
 _ANSWER_BYTES = 4 << 20
@@ -25,12 +25,12 @@ Ask = Callable[..., Any]
 
 
 class Rest:
-    """Logs in for each piece of work. A refused password is final, as repetition would lock the account."""
+    """Logs in for each piece of work."""
 
-    def __init__(self, endpoint: Endpoint, trust: Trust) -> None:
+    def __init__(self, endpoint: Endpoint, trust: Trust, login: Login) -> None:
         self._endpoint = endpoint
         self._trust = trust
-        self._refused = threading.Event()
+        self._login = login
 
     @contextmanager
     def session(self) -> Iterator[Ask]:
@@ -38,8 +38,7 @@ class Rest:
 
         Raises: LoginFailed, SessionLost, VSphereError for any answer that is not a success.
         """
-        if self._refused.is_set():
-            raise LoginFailed(f"{self._endpoint.address}: its REST interface refused the password before")
+        password = self._login.password()
         connection = self._trust.connection()
         headers: dict[str, str] = {}
 
@@ -47,8 +46,12 @@ class Rest:
             return self._ask(connection, method, path, headers=headers, body=body)
 
         try:
-            headers["Authorization"] = self._basic()
-            token = str(ask("POST", _SESSION))
+            headers["Authorization"] = self._basic(password)
+            try:
+                token = str(ask("POST", _SESSION))
+            except LoginFailed as error:
+                self._login.refused(password, error)
+                raise
             del headers["Authorization"]
             headers[_SESSION_HEADER] = token
             yield ask
@@ -62,8 +65,8 @@ class Rest:
         finally:
             connection.close()
 
-    def _basic(self) -> str:
-        pair = f"{self._endpoint.user}:{self._endpoint.password()}".encode()
+    def _basic(self, password: str) -> str:
+        pair = f"{self._endpoint.user}:{password}".encode()
         return "Basic " + base64.b64encode(pair).decode()
 
     def _ask(
@@ -76,7 +79,6 @@ class Rest:
         content = answer.read(_ANSWER_BYTES + 1)
         doing = f"{self._endpoint.host}: {method} {path}"
         if answer.status == 401 and path == _SESSION:
-            self._refused.set()
             raise LoginFailed(f"{doing}: user and password are not accepted")
         if answer.status // 100 != 2 or len(content) > _ANSWER_BYTES:
             raise VSphereError(f"{doing}: answered {answer.status} {answer.reason}")

@@ -15,8 +15,8 @@ from typing import TypeVar
 from pyVmomi import vim
 
 from offhost.aio import retrying, shielded
-from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost
-from offhost.vsphere.properties import all_of, properties
+from offhost.errors import ConnectFailed, OffhostError, SessionLost
+from offhost.vsphere.properties import all_of, touch
 from offhost.vsphere.rest import Rest
 from offhost.vsphere.soap import Live, Soap
 from offhost.vsphere.trust import Endpoint, Trust
@@ -45,7 +45,7 @@ class VSphere:
     def __init__(self, soap: Soap, trust: Trust, pool: ThreadPoolExecutor, about: About) -> None:
         self.soap = soap
         self.trust = trust
-        self.rest = Rest(soap.endpoint, trust)
+        self.rest = Rest(soap.endpoint, trust, soap.login)
         self.about = about
         self._pool = pool
         self._stop = threading.Event()
@@ -98,12 +98,9 @@ class VSphere:
     def _keep_alive(self) -> None:
         while not self._stop.wait(self.endpoint.keep_alive_s):
             try:
-                self.soap.call(_touch, "keeping the session alive")
-            except (LoginFailed, ConnectFailed) as error:
-                _log.warning("the session with %s is not kept alive any more: %s", self.endpoint.address, error)
-                return
+                self.soap.call(touch, "keeping the session alive")
             except OffhostError as error:
-                _log.debug("keep-alive of %s: %s", self.endpoint.address, error)
+                _log.warning("the session with %s could not be kept alive: %s", self.endpoint.address, error)
 
 
 async def _hop(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -113,11 +110,6 @@ async def _hop(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     return await shielded(run())
-
-
-def _touch(live: Live) -> None:
-    """Ask for something that needs a log-in: the service instance answers anyone."""
-    properties(live, vim.Folder, [live.content.rootFolder], ["name"])
 
 
 def _first_words(soap: Soap) -> About:

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 from pyVmomi import SoapStubAdapter, VmomiSupport, vim, vmodl
 
+from offhost.clock import SystemClock
 from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost, VSphereError
 from offhost.vsphere.faults import BROKEN, UNREADABLE, broken, translated
+from offhost.vsphere.login import Login
 from offhost.vsphere.trust import Endpoint, Trust
 
 T = TypeVar("T")
@@ -50,17 +52,14 @@ class Live:
 
 
 class Soap:
-    """Calls with a session that is renewed when the endpoint has forgotten it.
-
-    A refused password is final for this object: repeated, it would lock the account.
-    """
+    """Calls with a session that is renewed when the endpoint has forgotten it."""
 
     def __init__(self, endpoint: Endpoint, trust: Trust) -> None:
         self.endpoint = endpoint
+        self.login = Login(endpoint, SystemClock())
         self._trust = trust
         self._renewal = threading.Lock()
         self._live: Live | None = None
-        self._refused: LoginFailed | None = None
         self._version = ""
         self._closed = False
 
@@ -95,8 +94,6 @@ class Soap:
         with self._renewal:
             if self._closed:
                 raise SessionLost(f"{self.endpoint.address}: the session is closed")
-            if self._refused:
-                raise LoginFailed(self._refused.message, hint=self._refused.hint)
             if self._live is None or self._live is stale:
                 self._drop()
                 self._live = self._log_in()
@@ -106,27 +103,28 @@ class Soap:
         """Log out, as far as the endpoint listens, and close every connection; idempotent."""
         with self._renewal:
             self._closed = True
-            if self._live is not None:
-                with contextlib.suppress(vmodl.MethodFault, OffhostError, *BROKEN):
-                    _session_manager(self._live.content).Logout()
             self._drop()
 
     def _drop(self) -> None:
+        """Log out what may still be logged in: an endpoint has room for few sessions."""
         if self._live is not None:
+            with contextlib.suppress(vmodl.MethodFault, OffhostError, *BROKEN):
+                _session_manager(self._live.content).Logout()
             _retire(self._live.stub)
             self._live = None
 
     def _log_in(self) -> Live:
         doing = f"{self.endpoint.address}: logging in as {self.endpoint.user}"
+        password = self.login.password()
         stub = self._new_stub()
         try:
             content = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
-            _session_manager(content).Login(self.endpoint.user, self.endpoint.password(), None)
+            _session_manager(content).Login(self.endpoint.user, password, None)
         except vmodl.MethodFault as fault:
             _retire(stub)
             error = translated(fault, doing)
             if isinstance(error, LoginFailed):
-                self._refused = error
+                self.login.refused(password, error)
             raise error from fault
         except BROKEN as error:
             _retire(stub)

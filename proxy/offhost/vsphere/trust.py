@@ -34,6 +34,8 @@ class Endpoint:
     ca_file: Path | None = None
     timeout_s: float = 120.0
     """How long the endpoint may stay silent within one call."""
+    relogin_s: float = 600.0
+    """A refused password is tried again after so long: three times in the half hour that lock-out policies count."""
     keep_alive_s: float = 300.0
     """Sessions die after 30 idle minutes: something is asked at least this often."""
     retry_wait_s: float = 1.0

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from http.client import HTTPResponse
+from typing import Any, TypeVar
 
 import pytest
 
-from offhost.errors import NotFound, ReadFailed, VSphereError
+from offhost.errors import NotFound, PermissionDenied, ReadFailed, VSphereError
 from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.session import VSphere
 from support.vcenter import DiskSpec, SimulatedVCenter
@@ -87,6 +88,28 @@ async def test_a_file_that_is_not_there_is_not_found(folder: FolderAccess) -> No
     for call in (folder.file_size, lambda path: folder.download(path, 10)):
         with pytest.raises(NotFound, match=r"nothing\.vmdk"):
             await off_loop(call, "[DS1] web/nothing.vmdk")
+
+
+async def test_a_file_that_may_not_be_read_costs_no_log_in(
+    vcenter: SimulatedVCenter, folder: FolderAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint says 403 of a file as of a session it does not know: only the latter is mended by logging in."""
+    ask = FolderAccess._ask
+
+    def forbidden(self: FolderAccess, *request: Any) -> HTTPResponse:
+        answer = ask(self, *request)
+        answer.status = 403
+        return answer
+
+    monkeypatch.setattr(FolderAccess, "_ask", forbidden)
+    for _ in range(3):
+        with pytest.raises(PermissionDenied):
+            await off_loop(folder.download, "[DS1] web/web.vmx", 10)
+    assert vcenter.calls().methods["Login"] == 1
+    vcenter.drop_sessions()
+    with pytest.raises(PermissionDenied):
+        await off_loop(folder.download, "[DS1] web/web.vmx", 10)
+    assert vcenter.calls().methods["Login"] == 2
 
 
 async def test_a_datastore_nobody_has_is_not_found(folder: FolderAccess) -> None:

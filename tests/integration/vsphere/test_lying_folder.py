@@ -22,7 +22,7 @@ def folder_answering(status: int, body: bytes, **headers: str) -> Iterator[Folde
     with answering(status, body, **headers) as host:
         session = SimpleNamespace(
             about=SimpleNamespace(is_vcenter=False),
-            soap=SimpleNamespace(live=lambda: live, renewed=lambda _stale: live),
+            soap=SimpleNamespace(live=lambda: live, renewed=lambda _stale: live, call=lambda _call, _doing: None),
             trust=host,
         )
         folder = FolderAccess(cast(VSphere, session))

@@ -5,7 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from offhost.clock import SystemClock
 from offhost.errors import LoginFailed, VSphereError
+from offhost.vsphere.login import Login
 from offhost.vsphere.rest import Rest
 from offhost.vsphere.trust import Endpoint, Trust
 from support.answers import Answering, answering
@@ -14,7 +16,7 @@ from support.answers import Answering, answering
 def rest_at(host: Answering) -> Rest:
     """The REST interface of that host."""
     endpoint = Endpoint(host="vc", user="user", password=lambda: "secret")
-    return Rest(endpoint, cast(Trust, host))
+    return Rest(endpoint, cast(Trust, host), Login(endpoint, SystemClock()))
 
 
 def use(rest: Rest) -> Any:

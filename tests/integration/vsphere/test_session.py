@@ -63,6 +63,49 @@ async def test_a_password_that_is_changed_meanwhile_is_refused_once(vcenter: Sim
     assert vcenter.calls().methods["Login"] == 2
 
 
+async def test_another_password_is_tried_at_once(vcenter: SimulatedVCenter) -> None:
+    """As when the file with it is behind the account for a moment: the session lives on without a restart."""
+    passwords = ["wrong", vcenter.password]
+    async with connected(vcenter, password=lambda: passwords[-1]) as vsphere:
+        passwords.append("wrong")
+        vcenter.drop_sessions()
+        with pytest.raises(LoginFailed):
+            await vms(vsphere)
+        passwords.append(vcenter.password)
+        await vms(vsphere)
+
+
+async def test_the_same_password_is_tried_again_after_a_while(vcenter: SimulatedVCenter) -> None:
+    """The account may have been locked, or its directory out of reach."""
+    async with connected(vcenter, relogin_s=0.3) as vsphere:
+        vcenter.rules([Rule("Login", fault="InvalidLogin")])
+        vcenter.drop_sessions()
+        for _ in range(3):
+            with pytest.raises(LoginFailed):
+                await vms(vsphere)
+        assert vcenter.calls().methods["Login"] == 2
+        vcenter.rules([])
+        await asyncio.sleep(0.4)
+        await vms(vsphere)
+
+
+async def test_a_session_is_kept_alive_again_after_its_password_was_refused(vcenter: SimulatedVCenter) -> None:
+    passwords = [vcenter.password]
+    async with connected(vcenter, password=lambda: passwords[-1], keep_alive_s=0.05):
+        passwords.append("wrong")
+        vcenter.drop_sessions()
+        await asyncio.sleep(0.3)
+        passwords.append(vcenter.password)
+        await asyncio.sleep(0.3)
+        assert vcenter.calls().methods["Login"] == 3
+
+
+async def test_a_log_in_that_is_replaced_is_logged_out(vcenter: SimulatedVCenter, vsphere: VSphere) -> None:
+    soap = vsphere.soap
+    await asyncio.to_thread(lambda: soap.renewed(soap.live()))
+    assert vcenter.calls().methods["Logout"] == 1
+
+
 async def test_a_password_never_shows_in_the_endpoint(vcenter: SimulatedVCenter) -> None:
     assert vcenter.password not in repr(endpoint(vcenter))
 
