@@ -226,6 +226,10 @@ class Site:
         """Return when the VM has a snapshot beside the foreign one. Raises: TimeoutError."""
         self._wait(lambda: len(self.snapshots()) > 1, f"no snapshot was taken of {self.name}")
 
+    def wait_until_cleared(self) -> None:
+        """Return when the VM has the foreign snapshot only. Raises: TimeoutError."""
+        self._wait(lambda: self.snapshots() == [FOREIGN], f"a snapshot of {self.name} stays")
+
     def _wait(self, condition: Callable[[], object], otherwise: str) -> None:
         for _ in range(int(_WAIT_S / _LOOK_AGAIN_S)):
             if condition():

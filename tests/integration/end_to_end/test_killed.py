@@ -38,13 +38,15 @@ def start(backed_up: BackedUp) -> Iterator[Callable[..., "subprocess.Popen[str]"
         process.communicate()
 
 
+SLOW_READING = Rule("QueryChangedDiskAreas", mode="delay", delay_ms=1500)
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def slow_reading(backed_up: BackedUp) -> None:
     """Backups hold their snapshot for a while before they read."""
-    backed_up.site.vcenter.rules([Rule("QueryChangedDiskAreas", mode="delay", delay_ms=1500)])
+    backed_up.site.vcenter.rules([SLOW_READING])
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -86,6 +88,20 @@ def test_a_backup_that_is_told_to_stop_removes_its_snapshot_first(backed_up: Bac
     backed_up.assert_unharmed()
 
 
+def test_a_snapshot_that_a_cancelled_run_could_not_remove_is_on_its_record(backed_up: BackedUp, start: Start) -> None:
+    site = backed_up.site
+    lacks = {"privilegeId": "VirtualMachine.State.RemoveSnapshot"}
+    site.vcenter.rules([SLOW_READING, Rule("RemoveSnapshot*", fault="NoPermission", object=site.moref, fields=lacks)])
+    process = start("jobs", "run", "nightly")
+    site.wait_until_held()
+    process.terminate()
+    assert ended(process)[0] == 130
+    (run,) = json.loads(site.offhost("runs", "list", "--json").out)[:1]
+    (vm,) = json.loads(site.offhost("runs", "show", run["id"], "--json").out)["vms"]
+    assert (run["state"], vm["problem"]["code"]) == ("cancelled", "cancelled")
+    assert any("VirtualMachine.State.RemoveSnapshot" in warning for warning in vm["warnings"])
+
+
 @pytest.mark.usefixtures("slow_reading")
 def test_a_daemon_that_is_told_to_stop_removes_the_snapshots_of_its_runs_first(
     backed_up: BackedUp, start: Start
@@ -112,6 +128,7 @@ def test_the_next_daemon_removes_what_a_killed_one_left(backed_up: BackedUp, sta
     assert site.snapshots() == [FOREIGN, OURS]
     serving(site, start("serve"))
     assert last_run(site) == "failed"
+    site.wait_until_cleared()
     backed_up.assert_unharmed()
 
 
