@@ -23,7 +23,7 @@ test: simulator ## all tests
 	@$(BIN)/pytest
 
 test-fast: simulator ## the tests that take seconds
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -m "not slow" --hypothesis-profile=quick
 
 faults: simulator ## backups killed at 50 random moments; KILLS=n
 	@OFFHOST_KILLS=$(or $(KILLS),50) $(BIN)/pytest tests/integration/end_to_end/test_killed.py

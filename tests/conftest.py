@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.vcenter import SimulatedVCenter, SimulatorError, SimulatorMissing, build
 
 DATASTORES = {"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}
 
 
-SLOW = tuple(Path(__file__).parent / "integration" / folder for folder in ("backup", "daemon", "end_to_end"))
+SLOW = tuple(
+    Path(__file__).parent / "integration" / folder for folder in ("backup", "daemon", "end_to_end", "snapshot")
+)
 """Whole backups and processes: of these, the quick tests take those marked `narrow` only."""
+
+settings.register_profile("quick", max_examples=20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,6 +58,7 @@ def test_a_disk_of_each_hosted_format_reads_as_what_went_in(tmp_path: Path, subf
         check_reads_as(image, content)
 
 
+@pytest.mark.slow
 def test_a_stream_whose_directory_lies_at_its_end_reads_as_what_went_in(tmp_path: Path) -> None:
     """As ESXi exports disks; qemu-img reads such streams, and writes others."""
     content = disk_bytes(SIZE, seed=14)
@@ -89,6 +90,7 @@ def test_a_raw_image_reads_as_it_is(tmp_path: Path) -> None:
         check_reads_as(image, content)
 
 
+@pytest.mark.slow
 def test_vmfs_sparse_deltas_upon_a_flat_base_read_as_their_top(tmp_path: Path) -> None:
     base = disk_bytes(SIZE, seed=5)
     first, second = (random_grains(SIZE, COWD_GRAIN, seed) for seed in (6, 7))

@@ -35,6 +35,7 @@ class WorkFailed(Exception):
     """What went wrong inside the scope."""
 
 
+@pytest.mark.narrow
 async def test_the_disk_stands_still_while_the_guest_writes_on(web: HeldVm) -> None:
     async with web.hold() as snap:
         (disk,) = snap.configuration.disks
@@ -76,6 +77,7 @@ async def test_the_snapshot_is_gone_after_a_failure(web: HeldVm) -> None:
     assert web.snapshots() == []
 
 
+@pytest.mark.narrow
 async def test_the_snapshot_is_gone_after_a_cancellation(web: HeldVm) -> None:
     entered = asyncio.Event()
 
@@ -144,6 +146,7 @@ async def test_a_snapshot_whose_creation_was_lost_on_the_wire_is_waited_for_and_
     assert [one.moref for one in web.vcenter.snapshots(web.vm.moref)] == [foreign]
 
 
+@pytest.mark.narrow
 async def test_a_removal_that_fails_is_tried_again(web: HeldVm) -> None:
     async with web.hold() as snap:
         busy = {"task": {"type": "Task", "value": "task-1"}}

@@ -20,6 +20,7 @@ def is_dead(run: RunId) -> bool:
     return run == DEAD.run
 
 
+@pytest.mark.narrow
 async def test_a_dead_runs_snapshot_is_removed(web: HeldVm) -> None:
     web.vcenter.create_foreign_snapshot(web.vm.moref, description=DEAD.description())
     (leftover,) = await remove_leftovers(web.vsphere, OWNER.installation, is_dead)

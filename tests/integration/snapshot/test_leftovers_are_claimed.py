@@ -30,6 +30,7 @@ async def test_the_vm_is_claimed_while_its_leftover_goes(web: HeldVm, tmp_path: 
     state.claim_vm(web.vm.id, OTHER).release()
 
 
+@pytest.mark.narrow
 async def test_a_vm_that_a_run_works_on_is_left_to_it(web: HeldVm, tmp_path: Path) -> None:
     state = State.open(tmp_path)
 

@@ -43,6 +43,7 @@ def test_disks_of_different_size_have_no_changed_areas(tmp_path: Path) -> None:
         changed_areas(disk(tmp_path / "a.raw", {}), disk(tmp_path / "b.raw", {}, size_bytes=MIB))
 
 
+@pytest.mark.slow
 def test_a_childs_memory_counts_as_its_parents() -> None:
     hold = "held = b'x' * (64 << 20); import time; time.sleep(0.3)"
     cost = run(

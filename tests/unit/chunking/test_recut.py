@@ -49,6 +49,7 @@ def checked_recut(before: Disk, edits: list[Edit]) -> Recut:
     return result
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(changes())
 def test_an_incremental_cut_equals_a_full_one_and_reads_only_its_fresh_pieces(change: tuple[Disk, list[Edit]]) -> None:

@@ -471,6 +471,7 @@ def test_a_file_chunk_that_another_session_dropped_is_not_committed_unstored(rep
     assert repository.points.all() == []
 
 
+@pytest.mark.slow
 def test_an_older_look_at_what_is_condemned_is_never_applied_over_a_newer_one(root: Path, workers: SpanWorkers) -> None:
     with opened(root) as repository:
         back_up(repository, Memory(noise(1, 200_000)), workers)
