@@ -172,6 +172,7 @@ def test_guest_writes_never_reach_a_frozen_base(client: PlainClient, shared_vcen
     assert shared_vcenter.read(vm, KEY, 0, 100) == b"\xaa" * 100
 
 
+@pytest.mark.narrow
 def test_a_delta_chain_on_disk_reads_as_its_guest_sees_it(
     client: PlainClient, shared_vcenter: SimulatedVCenter
 ) -> None:
