@@ -161,12 +161,6 @@ class ChangeTrackingBroken(ChangeTrackingInvalid):
     code = "change_tracking_broken"
 
 
-class ConsolidationNeeded(VSphereError):
-    """The VM's disks need consolidation, which offhost does only when told to."""
-
-    code = "consolidation_needed"
-
-
 class Busy(VSphereError):
     """The endpoint cannot do it just now: something else is under way, or a host does not answer."""
 
@@ -203,12 +197,6 @@ class GateClosed(TransportError):
     """The snapshot or its files are not what they were when reading began: the bytes may be torn."""
 
     code = "gate_closed"
-
-
-class QuiesceError(OffhostError):
-    """The applications in the guest could not be made consistent."""
-
-    code = "quiesce"
 
 
 class DiskImageError(OffhostError):

@@ -50,7 +50,7 @@ class BackedUpVm:
         min_free: float = 0.0,
         hung_after_s: float = 60.0,
         on_cancelled: Callable[[VmReport], None] | None = None,
-        is_dead: Callable[[RunId], bool] = lambda _: False,
+        is_dead: Callable[[RunId], bool] | None = None,
     ) -> VmBackup:
         settings = VmSettings(
             transports=mounted(self.vcenter) if transports is None else transports,
@@ -67,7 +67,7 @@ class BackedUpVm:
             settings=settings,
             clock=SystemClock(),
             progress=lambda *_: None,
-            is_dead=is_dead,
+            is_dead=is_dead or (lambda run: run != owner.run),
             on_cancelled=on_cancelled,
         )
 

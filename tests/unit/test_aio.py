@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from offhost.aio import guarded, in_own_thread, in_thread, retrying, shielded
+from offhost.aio import Abandon, guarded, in_own_thread, in_thread, retrying, shielded
 from offhost.errors import NoSpace, ReadFailed, Unavailable
 
 
@@ -52,6 +52,29 @@ async def test_cancelled_long_work_is_interrupted_waited_for_and_leaves_no_threa
     assert stop.is_set()
     threads[0].join(5)
     assert not threads[0].is_alive()
+
+
+async def test_a_thread_that_hangs_is_left_to_itself_when_that_was_allowed() -> None:
+    comes_back, told = threading.Event(), threading.Event()
+    task = asyncio.create_task(in_own_thread(comes_back.wait, 30, abandon=Abandon(0.05, told.set)))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        assert told.is_set()
+    finally:
+        comes_back.set()
+
+
+async def test_a_thread_that_ends_in_time_is_not_abandoned() -> None:
+    stop, told = threading.Event(), threading.Event()
+    task = asyncio.create_task(in_thread(stop.wait, 30, interrupt=stop.set, abandon=Abandon(5, told.set)))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not told.is_set()
 
 
 async def test_clean_up_runs_to_its_end_however_often_it_is_cancelled() -> None:

@@ -264,7 +264,7 @@ class _Run:
         if reason or base is None:
             return None, reason
         try:
-            return (await snap.changed(disk, str(base.source["change_id"]))).areas, None
+            return await snap.changed(disk, str(base.source["change_id"])), None
         except ChangeTrackingInvalid as error:
             return None, error.message
 

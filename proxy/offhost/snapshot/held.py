@@ -26,6 +26,7 @@ from offhost.errors import (
     VmGone,
     VSphereError,
 )
+from offhost.extents import ExtentMap
 from offhost.snapshot.gate import check_disks
 from offhost.snapshot.removal import Patience, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, renew_tracking, take
@@ -36,7 +37,7 @@ from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner, lineage
 from offhost.vsphere.tags import tags_of
 from offhost.vsphere.tracking import changed_areas
-from offhost.vsphere.values import ChangedBlocks, Disk, QuiescePolicy, Vm, VmConfiguration
+from offhost.vsphere.values import Disk, QuiescePolicy, Vm, VmConfiguration
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class HeldSnapshot:
         """Long work on the opened disks, in a thread of its own, which `interrupt` ends on a cancellation."""
         return await in_own_thread(work, *args, interrupt=interrupt, abandon=self._abandon)
 
-    async def changed(self, disk: Disk, base_change_id: str) -> ChangedBlocks:
+    async def changed(self, disk: Disk, base_change_id: str) -> ExtentMap:
         """What changed on a disk since a base. Raises: ChangeTrackingInvalid with the reason for a full read."""
         assert self._snapshot is not None, "a template has no base: it does not change"
         try:

@@ -72,23 +72,19 @@ class Hardware:
     warnings: list[str] = field(default_factory=list)
 
 
-def hardware(
-    saved: Mapping[str, Any], disks: Mapping[DiskKey, str], networks: Mapping[str, Any], *, keep_identity: bool
-) -> Hardware:
+def hardware(saved: Mapping[str, Any], disks: Mapping[DiskKey, str], networks: Mapping[str, Any]) -> Hardware:
     """A ConfigSpec without name and place.
 
     `disks`: the existing files to attach, by key; disks without one are left out. `networks`: for each network name
-    in `saved`, the backing of the network to connect to. `keep_identity`: the old UUIDs and MAC addresses.
+    in `saved`, the backing of the network to connect to.
     Raises: UsageError when `saved` is of a newer offhost.
     """
     if saved.get("format") != FORMAT:
         raise UsageError(f"the saved configuration is of format {saved.get('format')!r}, this offhost reads {FORMAT}")
     built = Hardware(_settings(saved))
-    if keep_identity:
-        built.spec.uuid, built.spec.instanceUuid = saved.get("uuid"), saved.get("instance_uuid")
     keys = _add_controllers(built, saved)
     _add_disks(built, saved, disks, keys)
-    _add_nics(built, saved, networks, keep_identity=keep_identity)
+    _add_nics(built, saved, networks)
     built.warnings.extend(
         f"{device.get('label')} ({device.get('type')}) is not made again" for device in saved.get("other_devices", ())
     )
@@ -162,7 +158,7 @@ def _add_disks(
         )
 
 
-def _add_nics(built: Hardware, saved: Mapping[str, Any], networks: Mapping[str, Any], *, keep_identity: bool) -> None:
+def _add_nics(built: Hardware, saved: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
     for at, nic in enumerate(saved.get("nics", ())):
         name, kind = str(nic["network"]["name"]), nic["type"]
         backing = networks.get(name)
@@ -176,8 +172,6 @@ def _add_nics(built: Hardware, saved: Mapping[str, Any], networks: Mapping[str, 
         made.connectable = _device.VirtualDevice.ConnectInfo(
             startConnected=bool(nic["start_connected"]), allowGuestControl=True, connected=False
         )
-        if keep_identity and nic["mac"]:
-            made.addressType, made.macAddress = "manual", nic["mac"]
         _add(built, made)
 
 

@@ -4,7 +4,7 @@ Owns: the choice, from one reading of the inventory. A place of the old VM that 
 said; one that was asked for is not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,10 @@ def datacenter_of(rows: Rows, datastore: str, near: str = "") -> str:
     raise NotFound(f"{len(having)} datacenters have a datastore {datastore!r}", hint="name the folder to restore to")
 
 
-def network_backings(rows: Rows, names: Mapping[str, str]) -> dict[str, Any]:
-    """How to connect to networks: `names` maps what each is called here to the network meant; absent ones are left
-    out.
-    """
+def network_backings(rows: Rows, names: Iterable[str]) -> dict[str, Any]:
+    """How to connect to networks, by their names; absent ones are left out."""
     by_name = {str(row["name"]): row for row in _of(rows, vim.Network).values()}
-    return {called: _network_backing(rows, by_name[meant]) for called, meant in names.items() if meant in by_name}
+    return {name: _network_backing(rows, by_name[name]) for name in names if name in by_name}
 
 
 def _pool(rows: Rows, datastore: str, saved: Mapping[str, Any], warnings: list[str]) -> str:

@@ -43,23 +43,20 @@ async def create_vm(
     directory: str,
     disks: Mapping[DiskKey, str],
     folder: str | None = None,
-    networks: Mapping[str, str] | None = None,
     nvram: str | None = None,
-    keep_identity: bool = False,
 ) -> Created:
     """Make a VM of a saved configuration, powered off.
 
     `directory`: where its .vmx goes, `[datastore] folder`, which exists. `disks`: for each disk's key the file on a
     datastore that becomes it. `folder`: the inventory path, by default that of the saved VM, else the datacenter's
-    own. `networks`: for a saved network's name that of another. `nvram`: the name of a file in `directory`.
-    Change tracking, swap places and identities of the old VM are not taken over; `keep_identity` keeps its UUIDs and
-    MAC addresses. Raises: NotFound when the given folder is not there; UsageError; VSphereError.
+    own. `nvram`: the name of a file in `directory`.
+    Change tracking, swap places and identities of the old VM, its MAC addresses among them, are not taken over.
+    Raises: NotFound when the given folder is not there; UsageError; VSphereError.
     """
     doing = f"making the VM {name}"
     rows = await vsphere.read(places, doing)
     place = choose_place(rows, datastore_of(directory), folder, saved)
-    meant = {called: called for called in network_names(saved)} | dict(networks or {})
-    built = hardware(saved, disks, network_backings(rows, meant), keep_identity=keep_identity)
+    built = hardware(saved, disks, network_backings(rows, network_names(saved)))
     built.spec.name = escaped_name(name)
     built.spec.files = vim.vm.FileInfo(vmPathName=f"{directory.rstrip('/')}/{_NO_FILE_NAME.sub('_', name)}.vmx")
     if nvram:
@@ -87,11 +84,6 @@ async def _describe(vsphere: VSphere, vm: Vm, saved: Mapping[str, Any]) -> list[
 
 def _set_attribute(vm: Vm, name: str, value: str) -> Callable[[Live], None]:
     return lambda live: live.vm(vm.moref).SetCustomValue(name, value)
-
-
-async def destroy_vm(vsphere: VSphere, vm: Vm) -> None:
-    """Delete a VM, which must be powered off, with its disks."""
-    await finished(vsphere, lambda live: live.vm(vm.moref).Destroy(), f"deleting the VM {vm.name}")
 
 
 async def unregister_vm(vsphere: VSphere, vm: Vm) -> None:

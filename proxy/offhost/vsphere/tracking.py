@@ -19,7 +19,7 @@ from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import snapshots
 from offhost.vsphere.soap import Live
 from offhost.vsphere.tasks import finished
-from offhost.vsphere.values import ChangedBlocks, Disk, Vm
+from offhost.vsphere.values import Disk, Vm
 
 _OLDEST_HARDWARE = 7
 _SEQUENCE = re.compile(r"[0-9]{1,20}")
@@ -76,21 +76,21 @@ async def is_enabled(vsphere: VSphere, vm: Vm) -> bool:
     return bool(row.get(path))
 
 
-async def changed_areas(vsphere: VSphere, vm: Vm, disk: Disk, *, snapshot: str, base_change_id: str) -> ChangedBlocks:
-    """What changed on a disk from its base to the snapshot. `disk` is of the snapshot's configuration.
+async def changed_areas(vsphere: VSphere, vm: Vm, disk: Disk, *, snapshot: str, base_change_id: str) -> ExtentMap:
+    """What changed on a disk from its base to the snapshot: exact areas, rounded to the tracking grain.
 
+    `disk` is of the snapshot's configuration.
     Raises: ChangeTrackingInvalid with the reason whenever the answer is missing or not to be believed.
     """
     _same_tracking(disk, base_change_id)
     areas: list[Extent] = []
-    at = queries = 0
+    at = 0
     while at < disk.capacity_bytes:
         call = _query(vm, disk, snapshot, at=at, base=base_change_id)
         page = await vsphere.read(call, f"asking what changed on {disk.label} of {vm.name}")
-        queries += 1
         areas.extend(_believed(page, at, disk))
         at += int(page.length)
-    return ChangedBlocks(areas=ExtentMap(areas), queries=queries)
+    return ExtentMap(areas)
 
 
 async def _reconfigure(vsphere: VSphere, vm: Vm, *, enabled: bool) -> None:

@@ -6,7 +6,6 @@ Sizes are bytes. Datastore paths keep vSphere's form, `[datastore] folder/file`.
 from dataclasses import dataclass
 from typing import Literal
 
-from offhost.extents import ExtentMap
 from offhost.ids import DiskKey, VmId
 
 PowerState = Literal["on", "off", "suspended"]
@@ -117,14 +116,6 @@ class Datastore:
     capacity_bytes: int
     free_bytes: int
     accessible: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedBlocks:
-    """What changed on a disk between a base's change id and a snapshot: exact areas, rounded to the tracking grain."""
-
-    areas: ExtentMap
-    queries: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,7 +289,7 @@ class TestChangedAreas:
         vcenter.write(untracked, vm.disk_key, 70000, b"x")
         async with vm.hold() as second:
             changed = await second.changed(second.configuration.disks[0], base)
-        assert changed.areas == ExtentMap([Extent(64 << 10, 128 << 10)])
+        assert changed == ExtentMap([Extent(64 << 10, 128 << 10)])
         assert first.warnings == second.warnings == []
 
     async def test_tracking_that_cannot_be_switched_on_is_a_warning_and_a_full_read(

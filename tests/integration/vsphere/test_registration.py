@@ -10,7 +10,7 @@ from offhost.errors import Conflict, NotFound, UsageError, VSphereError
 from offhost.ids import DiskKey
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.inventory import find, vms
-from offhost.vsphere.registration import create_vm, delete_path, destroy_vm, make_directory, unregister_vm
+from offhost.vsphere.registration import create_vm, delete_path, make_directory, unregister_vm
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.values import VmConfiguration
 from support.vcenter import DiskSpec, SimulatedVCenter
@@ -87,13 +87,6 @@ async def test_it_is_another_vm(vcenter: SimulatedVCenter, vsphere: VSphere, ori
     assert len({vm.id for vm in await vms(vsphere)}) == 2
 
 
-async def test_its_identity_is_kept_when_asked(
-    vcenter: SimulatedVCenter, vsphere: VSphere, original: VmConfiguration
-) -> None:
-    made, _ = await again(vcenter, vsphere, original, keep_identity=True)
-    assert made.saved["uuid"] == original.saved["uuid"]
-
-
 async def test_change_tracking_is_not_taken_over(
     vcenter: SimulatedVCenter, vsphere: VSphere, original: VmConfiguration
 ) -> None:
@@ -162,10 +155,3 @@ async def test_an_unregistered_vm_leaves_its_files(vcenter: SimulatedVCenter, vs
     await unregister_vm(vsphere, vm)
     assert await vms(vsphere) == []
     assert list((vcenter.datastores["DS1"] / "old").glob("*.vmdk"))
-
-
-async def test_a_destroyed_vm_takes_its_files_along(vcenter: SimulatedVCenter, vsphere: VSphere) -> None:
-    vm = await find(vsphere, vcenter.create_vm("old", [DiskSpec(1 << 20)], powered_on=False))
-    await destroy_vm(vsphere, vm)
-    assert await vms(vsphere) == []
-    assert not list((vcenter.datastores["DS1"] / "old").glob("*.vmdk"))

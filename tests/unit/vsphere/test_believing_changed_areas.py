@@ -1,5 +1,6 @@
 """Answers of QueryChangedDiskAreas that contradict themselves are refused, not repaired and not looped over."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from offhost.errors import ChangeTrackingInvalid
 from offhost.extents import Extent
 from offhost.ids import DiskKey
-from offhost.vsphere.tracking import _believed
+from offhost.vsphere.tracking import _believed, _same_tracking
 from offhost.vsphere.values import Backing, Disk
 
 SIZE = 1000
@@ -85,3 +86,17 @@ def test_an_answer_that_contradicts_itself_is_refused(page: SimpleNamespace, ask
 def test_ordered_disjoint_areas_are_taken_as_they_are(cuts: list[int]) -> None:
     areas = [(low, high - low) for low, high in zip(cuts[::2], cuts[1::2], strict=False)]
     assert list(_believed(answer(0, SIZE, *areas), 0, DISK)) == [Extent(at, at + long) for at, long in areas]
+
+
+@pytest.mark.parametrize("change_id", ["u/1", "u/2", "u/10"])
+def test_a_change_id_that_follows_the_bases_is_asked_about(change_id: str) -> None:
+    _same_tracking(replace(DISK, change_id=change_id), "u/1")
+
+
+@pytest.mark.parametrize(
+    ("change_id", "base"), [(None, "u/1"), ("v/3", "u/1"), ("u/3", "u/9"), ("u/10", "u/9x"), ("u/", "u/1"), ("u", "u")]
+)
+def test_one_that_does_not_follow_the_bases_is_not(change_id: str | None, base: str) -> None:
+    """A sequence that went back means that the disk did."""
+    with pytest.raises(ChangeTrackingInvalid):
+        _same_tracking(replace(DISK, change_id=change_id), base)

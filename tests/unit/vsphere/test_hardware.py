@@ -78,7 +78,7 @@ def devices(spec: Any, kind: Any) -> list[Any]:
 
 
 def test_the_settings_come_back() -> None:
-    spec = hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).spec
+    spec = hardware(saved(), DISKS, {"LAN": LAN}).spec
     assert (spec.memoryMB, spec.numCPUs, spec.numCoresPerSocket) == (4096, 4, 2)
     assert (spec.version, spec.guestId, spec.firmware, spec.annotation) == (
         "vmx-14",
@@ -92,7 +92,7 @@ def test_the_settings_come_back() -> None:
 
 
 def test_a_disk_goes_back_to_its_controller_and_unit_with_its_new_file() -> None:
-    spec = hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).spec
+    spec = hardware(saved(), DISKS, {"LAN": LAN}).spec
     (controller,) = devices(spec, device.VirtualSCSIController)
     (disk,) = devices(spec, device.VirtualDisk)
     assert isinstance(controller, device.VirtualLsiLogicSASController)
@@ -101,7 +101,7 @@ def test_a_disk_goes_back_to_its_controller_and_unit_with_its_new_file() -> None
 
 
 def test_only_what_belongs_to_a_new_vm_is_inherited() -> None:
-    spec = hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).spec
+    spec = hardware(saved(), DISKS, {"LAN": LAN}).spec
     assert [(item.key, item.value) for item in spec.extraConfig] == [("guestinfo.role", "shop")]
 
 
@@ -132,20 +132,13 @@ def test_administrators_settings_are_inherited(key: str) -> None:
 
 
 def test_a_new_vm_has_identities_of_its_own() -> None:
-    spec = hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).spec
+    spec = hardware(saved(), DISKS, {"LAN": LAN}).spec
     (nic,) = devices(spec, Nic)
     assert (spec.uuid, spec.instanceUuid, nic.macAddress, nic.addressType) == (None, None, None, "generated")
 
 
-def test_identities_are_kept_when_asked() -> None:
-    spec = hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=True).spec
-    (nic,) = devices(spec, Nic)
-    assert (spec.uuid, spec.instanceUuid) == ("old-bios-uuid", "old-instance-uuid")
-    assert (nic.macAddress, nic.addressType) == ("00:50:56:aa:bb:cc", "manual")
-
-
 def test_a_network_card_keeps_its_kind() -> None:
-    (nic,) = devices(hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).spec, Nic)
+    (nic,) = devices(hardware(saved(), DISKS, {"LAN": LAN}).spec, Nic)
     assert type(nic) is device.VirtualE1000e
     assert nic.backing is LAN
     assert nic.connectable is not None
@@ -153,13 +146,13 @@ def test_a_network_card_keeps_its_kind() -> None:
 
 
 def test_a_card_without_a_network_is_left_out_and_said() -> None:
-    built = hardware(saved(), DISKS, {}, keep_identity=False)
+    built = hardware(saved(), DISKS, {})
     assert not devices(built.spec, Nic)
     assert any("Network adapter 1" in warning and "'LAN'" in warning for warning in built.warnings)
 
 
 def test_devices_that_are_not_made_again_are_said_by_name() -> None:
-    warnings = hardware(saved(), DISKS, {"LAN": LAN}, keep_identity=False).warnings
+    warnings = hardware(saved(), DISKS, {"LAN": LAN}).warnings
     assert [warning.partition(" (")[0] for warning in warnings] == ["Virtual TPM", "USB controller"]
 
 
@@ -167,7 +160,7 @@ def test_an_unknown_kind_of_device_becomes_an_ordinary_one_and_is_said() -> None
     odd = saved()
     odd["nics"][0]["type"] = "VirtualVmxnet9"
     odd["controllers"][0]["type"] = "__class__"
-    built = hardware(odd, DISKS, {"LAN": LAN}, keep_identity=False)
+    built = hardware(odd, DISKS, {"LAN": LAN})
     assert isinstance(devices(built.spec, Nic)[0], device.VirtualVmxnet3)
     assert isinstance(devices(built.spec, device.VirtualSCSIController)[0], device.ParaVirtualSCSIController)
     assert any("became a VirtualVmxnet3" in warning for warning in built.warnings)
@@ -177,7 +170,7 @@ def test_a_disk_whose_controller_is_not_saved_is_refused() -> None:
     torn = saved()
     torn["controllers"] = []
     with pytest.raises(UsageError, match="no such controller"):
-        hardware(torn, DISKS, {"LAN": LAN}, keep_identity=False)
+        hardware(torn, DISKS, {"LAN": LAN})
 
 
 def test_the_networks_are_named() -> None:
