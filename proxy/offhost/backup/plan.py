@@ -8,10 +8,11 @@ from dataclasses import replace
 from offhost.aio import in_thread
 from offhost.backup.base import base_disk, full_read_reason
 from offhost.backup.report import DiskPlan, Problem, VmPlan
-from offhost.backup.vm import VmBackup, described, first_transport
+from offhost.backup.vm import VmBackup
 from offhost.errors import OffhostError
 from offhost.repository.manifest import PointDisk
 from offhost.snapshot.refusals import unreadable
+from offhost.transport.contract import described, first_willing
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.snapshots import current_lineage, snapshots
 from offhost.vsphere.values import Disk, Vm
@@ -32,7 +33,7 @@ async def plan(backup: VmBackup, vm: Vm) -> VmPlan:
         base = base_disk(latest.disks, disk.key) if latest else None
         frozen = replace(disk, change_id="as of the snapshot") if vm.change_tracking else disk
         reason = refused.get(disk.key) or _full_reason(backup, frozen, base, lineage, template=vm.template)
-        transport, refusals = await in_thread(first_transport, backup.settings.transports, vm, disk)
+        transport, refusals = await in_thread(first_willing, backup.settings.transports, vm, disk)
         disks.append(
             DiskPlan(
                 key=disk.key,

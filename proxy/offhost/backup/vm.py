@@ -23,7 +23,6 @@ from offhost.errors import (
     ChangeTrackingInvalid,
     LowSpace,
     OffhostError,
-    TransportUnavailable,
     UnreadableDisks,
     VSphereError,
 )
@@ -37,7 +36,7 @@ from offhost.snapshot.leftovers import remove_leftovers_of
 from offhost.snapshot.refusals import unreadable
 from offhost.snapshot.space import check_free_space
 from offhost.snapshot.taking import Consistency
-from offhost.transport.contract import OpenDisk, Refusal, Transport
+from offhost.transport.contract import OpenDisk, Transport, described, first_willing, none_can
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.inventory import as_it_is_now, refuse_twins
 from offhost.vsphere.session import VSphere
@@ -317,26 +316,6 @@ def _refuse(vm: Vm, present: VmConfiguration) -> None:
 def _refuse_unserved(transports: Sequence[Transport], vm: Vm, present: VmConfiguration) -> None:
     """Raise TransportUnavailable for a disk that none would read: such a VM gets no snapshot."""
     for disk in present.disks:
-        transport, refused = first_transport(transports, vm, disk)
+        transport, refused = first_willing(transports, vm, disk)
         if transport is None:
-            reasons = "; ".join(described(refused)) or "the job allows none"
-            raise TransportUnavailable(
-                f"{vm.name}: no transport can read {disk.label} ({disk.backing.file}): {reasons}",
-                hint="mount the datastore on this proxy and list it under `datastores`, or allow more `transports`",
-            )
-
-
-def first_transport(transports: Sequence[Transport], vm: Vm, disk: Disk) -> tuple[str | None, list[Refusal]]:
-    """The transport that would be tried first for a disk, and those that refuse it before that."""
-    refusals: list[Refusal] = []
-    for transport in transports:
-        reason = transport.refusal(vm, disk)
-        if reason is None:
-            return transport.name, refusals
-        refusals.append(Refusal(transport.name, reason))
-    return None, refusals
-
-
-def described(refused: Sequence[Refusal]) -> tuple[str, ...]:
-    """Refusals as reports tell them."""
-    return tuple(f"{refusal.transport}: {refusal.reason}" for refusal in refused)
+            raise none_can(vm, disk, refused)

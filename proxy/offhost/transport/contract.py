@@ -91,11 +91,32 @@ def open_first(transports: Sequence[Transport], vm: Vm, disk: Disk) -> OpenDisk:
             except TransportUnavailable as error:
                 reason = f"{error.message} ({error.hint})" if error.hint else error.message
         refused.append(Refusal(transport.name, reason))
-    reasons = "; ".join(f"{refusal.transport}: {refusal.reason}" for refusal in refused) or "the job allows none"
-    raise TransportUnavailable(
+    raise none_can(vm, disk, refused)
+
+
+def first_willing(transports: Sequence[Transport], vm: Vm, disk: Disk) -> tuple[str | None, list[Refusal]]:
+    """The transport that would be tried first for a disk, and those that refuse it before that; opens nothing."""
+    refused: list[Refusal] = []
+    for transport in transports:
+        reason = transport.refusal(vm, disk)
+        if reason is None:
+            return transport.name, refused
+        refused.append(Refusal(transport.name, reason))
+    return None, refused
+
+
+def none_can(vm: Vm, disk: Disk, refused: Sequence[Refusal]) -> TransportUnavailable:
+    """What to raise when every transport has refused a disk."""
+    reasons = "; ".join(described(refused)) or "the job allows none"
+    return TransportUnavailable(
         f"{vm.name}: no transport can read {disk.label} ({disk.backing.file}): {reasons}",
         hint="mount the datastore on this proxy and list it under `datastores`, or allow more `transports` in the job",
     )
+
+
+def described(refused: Sequence[Refusal]) -> tuple[str, ...]:
+    """Refusals as reports tell them, `transport: reason`."""
+    return tuple(f"{refusal.transport}: {refusal.reason}" for refusal in refused)
 
 
 def split_path(path: str) -> tuple[str, PurePosixPath]:
