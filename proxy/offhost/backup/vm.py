@@ -236,7 +236,11 @@ class _Run:
         )
         copied = _Copied(disk, opened, copy, reason, areas.total_bytes if areas is not None else None)
         before = session.stored_bytes
-        await snap.reading(copy.run, self._stop, interrupt=self._stop.set)
+        try:
+            await snap.reading(copy.run, self._stop, interrupt=self._stop.set)
+        finally:
+            if snap.abandoned:
+                self._backup.destination.workers.give_up_hung()
         copied.stored_bytes = session.stored_bytes - before
         self._copied.append(copied)
 

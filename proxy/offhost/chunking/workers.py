@@ -6,12 +6,14 @@ Owns: their number, a buffer of one span for each, stopping at the first error. 
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from offhost.chunking.spans import SPAN_BYTES, span_buffer
 from offhost.errors import Stopped
 from offhost.extents import ExtentMap
+
+_LOOK_AGAIN_S = 1.0
 
 
 def touched_spans(extents: ExtentMap) -> list[int]:
@@ -31,7 +33,7 @@ class SpanWorkers:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or max(os.cpu_count() or 1, 2)
-        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="span")
+        self._executor = self._threads()
         self._local = threading.local()
 
     def buffer(self) -> memoryview:
@@ -47,22 +49,34 @@ class SpanWorkers:
         Few spans are queued at a time, so that disks copied at once share the threads whatever their sizes.
         Raises: what `work` raised; Stopped once `stop` is set.
         """
-        left = iter(spans)
-        running: set[Future[None]] = set()
+        left: Iterator[int] = iter(spans)
+        pool = self._executor
+        running: dict[Future[None], int] = {}
         try:
             while not stop.is_set():
                 more = itertools.islice(left, 2 * self.threads - len(running))
-                running |= {self._executor.submit(work, span) for span in more}
+                running |= {pool.submit(work, span): span for span in more}
                 if not running:
                     return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
                 for future in done:
+                    del running[future]
                     future.result()
+                if pool is not self._executor:  # given up: what has not begun there never will
+                    pool = self._executor
+                    stranded = [running.pop(future) for future in list(running) if future.cancel()]
+                    left = itertools.chain(stranded, left)
             raise Stopped("the copy was stopped")
         finally:
-            for future in running:
-                future.cancel()
-            wait(running)
+            wait([future for future in running if not future.cancel()])
+
+    def give_up_hung(self) -> None:
+        """Go on with new threads: those of a read that never comes back would be missed by every other disk."""
+        hung, self._executor = self._executor, self._threads()
+        hung.shutdown(wait=False)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="span")
 
     def close(self) -> None:
         """End the threads."""

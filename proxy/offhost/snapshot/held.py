@@ -86,6 +86,8 @@ class HeldSnapshot:
         self._opened: list[tuple[OpenDisk, str]] = []
         self._closed = False
         self._abandon = Abandon(hung_after_s, self._abandoned)
+        self.abandoned = False
+        """Whether a read hangs that nobody waits for any more."""
 
     async def open(self, disk: Disk) -> OpenDisk:
         """Open a disk through the first transport that can; it is closed with the scope.
@@ -168,6 +170,7 @@ class HeldSnapshot:
             "%s: a read of its disks does not come back; its thread and files are left to themselves", self.vm.name
         )
         self._opened.clear()
+        self.abandoned = True
 
     def _open(self, disk: Disk) -> OpenDisk:
         """In the thread up to the last step: a cancellation that comes meanwhile still finds the disk in the list."""

@@ -59,6 +59,29 @@ def test_a_small_disk_is_not_kept_waiting_by_a_large_one() -> None:
     assert ended["small"] - begun < (ended["large"] - begun) / 4
 
 
+def test_a_read_that_hangs_takes_no_other_disk_with_it() -> None:
+    comes_back, hangs = threading.Event(), threading.Semaphore(0)
+    seen: list[int] = []
+
+    def hang(_: int) -> None:
+        hangs.release()
+        comes_back.wait(30)
+
+    with SpanWorkers(2) as workers:
+        hung = threading.Thread(target=workers.each, args=(range(2), hang, threading.Event()))
+        hung.start()
+        for _ in range(2):
+            hangs.acquire(timeout=10)
+        other = threading.Thread(target=workers.each, args=(range(20), seen.append, threading.Event()))
+        other.start()
+        workers.give_up_hung()
+        other.join(10)
+        assert sorted(seen) == list(range(20))
+        comes_back.set()
+        hung.join(10)
+        assert not hung.is_alive()
+
+
 def test_the_spans_of_extents_are_those_they_touch() -> None:
     assert touched_spans(ExtentMap([Extent(SPAN - 1, SPAN + 1), Extent(3 * SPAN, 3 * SPAN + 1)])) == [0, 1, 3]
     assert touched_spans(ExtentMap()) == []
