@@ -17,7 +17,7 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.extents import ExtentMap
 from offhost.ids import DiskKey, VmId, image_id
 from offhost.repository.keys import Argon2Cost
-from offhost.repository.manifest import Manifest, PointDisk
+from offhost.repository.manifest import Manifest, PointDisk, Predecessor
 from offhost.repository.repository import Repository, create
 from offhost.repository.session import WriteSession
 
@@ -78,7 +78,14 @@ def back_up(
         return session.commit(point_of(session, name, sequence=sequence, disks=disks, predecessor=before))
 
 
-def point_of(session: WriteSession, name: str, *, sequence: int = 1, disks=(), predecessor=None) -> Manifest:  # type: ignore[no-untyped-def] # passed on as they are
+def point_of(
+    session: WriteSession,
+    name: str,
+    *,
+    sequence: int = 1,
+    disks: tuple[PointDisk, ...] = (),
+    predecessor: Predecessor | None = None,
+) -> Manifest:
     return Manifest(
         id=session.id,
         vm_id=VmId(image_id(name)),

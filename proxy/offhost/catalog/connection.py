@@ -36,8 +36,8 @@ def open_engine(path: Path) -> Engine:
         with translated(path):
             _create(path)
             if _version(engine) != VERSION:
-                # alembic takes as long to load as all the rest of a command, and nearly never has anything to do.
-                from offhost.catalog.migrating import migrate  # noqa: PLC0415
+                # alembic takes as long to load as all the rest of a command, and nearly never has anything to do
+                from offhost.catalog.migrating import migrate  # noqa: PLC0415 - loaded only where it is needed, see above
 
                 migrate(engine, path)
     except BaseException:
