@@ -5,55 +5,27 @@ Does not own: the manifest's form (manifest), writing a point (session), reading
 """
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import blake3
 
 from offhost.backend.contract import Backend
 from offhost.errors import IntegrityError, NotFound, ObjectNotFound
 from offhost.ids import VmId
+from offhost.repository.graves import Graveyard
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, Predecessor, from_json
+from offhost.repository.marks import Marks
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, get_json, unseal_json
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Graves:
-    """What the collector has decided: condemned packs are readable, swept packs and points are gone."""
-
-    condemned: frozenset[str]
-    swept: frozenset[str]
-    swept_points: frozenset[str]
-    condemned_points: frozenset[str]
-
-
-def read_graves(backend: Backend, keyring: Keyring) -> Graves:
-    """What is condemned or swept. Raises: IntegrityError: whoever cannot read this must not go on."""
-    condemned: dict[str, dict[str, Any]] = {}
-    swept: dict[str, dict[str, Any]] = {}
-    for folder, kind, found in (("condemned", ObjectType.CONDEMNED, condemned), ("sweeps", ObjectType.SWEEP, swept)):
-        for item in backend.list(f"{folder}/"):
-            found[item.name.rpartition("/")[2]] = get_json(backend, keyring, kind, item.name)
-    open_lists = [value for number, value in condemned.items() if number not in swept]
-    return Graves(
-        _collect(open_lists, "packs"), _collect(swept.values(), "packs"),
-        _collect(swept.values(), "points"), _collect(open_lists, "points"),
-    )  # fmt: skip
-
-
-def _collect(lists: Iterable[dict[str, Any]], field: str) -> frozenset[str]:
-    return frozenset(str(name) for value in lists for name in value.get(field, ()))
-
-
 class Points:
     """The points of a repository, read afresh at each call."""
 
-    def __init__(self, backend: Backend, keyring: Keyring) -> None:
+    def __init__(self, backend: Backend, keyring: Keyring, graveyard: Graveyard, marks: Marks) -> None:
         self._backend, self._keyring = backend, keyring
+        self._graveyard, self._marks = graveyard, marks
 
     def all(self) -> list[Manifest]:
         """Every point that counts and opens, oldest first within a VM; `read` tells what does not open."""
@@ -86,8 +58,7 @@ class Points:
 
     def gone(self) -> set[str]:
         """The points that were forgotten or swept, by id."""
-        forgotten = (item.name.partition("marks/forgotten-")[2] for item in self._backend.list("marks/"))
-        return {sid for sid in forgotten if sid} | read_graves(self._backend, self._keyring).swept_points
+        return self._marks.forgotten() | self._graveyard.read_tolerant().swept_points
 
     def _read(self, name: str) -> Manifest | None:
         """A point; None for a tombstone, or one that is gone since it was listed."""

@@ -24,10 +24,12 @@ from offhost.errors import (
     WrongKey,
 )
 from offhost.ids import VmId
+from offhost.repository.graves import Graveyard
 from offhost.repository.keys import WRAPPER_LIMIT_BYTES, Argon2Cost, Keyring, unwrap
 from offhost.repository.manifest import Manifest
+from offhost.repository.marks import Marks
 from offhost.repository.packer import WriteCheck
-from offhost.repository.points import Points, read_graves
+from offhost.repository.points import Points
 from offhost.repository.presence import Presence
 from offhost.repository.reading import PackReader
 from offhost.repository.restorepoint import RestorePoint
@@ -104,8 +106,12 @@ class Repository:
         self.backend, self.keyring = backend, keyring
         self.clock = clock or SystemClock()
         self.config = _read_config(backend, keyring)
-        self.points = Points(backend, keyring)
-        self.store = ChunkStore(backend, keyring, cache / keyring.repository_id.hex() if cache else None)
+        self.graveyard = Graveyard(backend, keyring)
+        self.marks = Marks(backend, keyring, self.clock)
+        self.points = Points(backend, keyring, self.graveyard, self.marks)
+        self.store = ChunkStore(
+            backend, keyring, self.graveyard, cache / keyring.repository_id.hex() if cache else None
+        )
         self.reader = PackReader(backend, keyring, self.store.index)
 
     @classmethod
@@ -126,9 +132,9 @@ class Repository:
             raise
         return repository
 
-    def refresh(self) -> None:
-        """Learn what other processes have stored since."""
-        self.store.refresh()
+    def refresh(self, *, for_writing: bool = False) -> None:
+        """Learn what other processes have stored since; see `ChunkStore.refresh`."""
+        self.store.refresh(for_writing=for_writing)
 
     @contextmanager
     def session(self, vm: VmId, check: WriteCheck = "full") -> Iterator[tuple[WriteSession, RestorePoint | None]]:
@@ -139,7 +145,7 @@ class Repository:
         self.backend.check_writable()
         with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
             session.open()
-            self.refresh()
+            self.refresh(for_writing=True)
             _read_config(self.backend, self.keyring)
             latest = max(self.points.of(vm), key=lambda point: point.order, default=None)
             yield session, self.restore_point(latest) if latest else None
@@ -162,7 +168,7 @@ class Repository:
             yield self.restore_point(manifest)
             return
         try:
-            graves = read_graves(self.backend, self.keyring)
+            graves = self.graveyard.read_tolerant()
             if manifest.id in graves.condemned_points | graves.swept_points:
                 raise Conflict(f"point {manifest.id[:12]} is being collected")
             self.refresh()

@@ -14,11 +14,11 @@ from offhost.backend.contract import Backend
 from offhost.errors import OffhostError
 from offhost.ids import ChunkId
 from offhost.repository.claims import ClaimTable
+from offhost.repository.graves import Graveyard
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
 from offhost.repository.packer import Packer
 from offhost.repository.packs import ENTRY, Entries
-from offhost.repository.points import read_graves
 from offhost.repository.runs import RUN_LIMIT_ENTRIES, Run, put_run
 
 _log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 class ChunkStore:
     """Thread-safe; one for each repository that a process has open."""
 
-    def __init__(self, backend: Backend, keyring: Keyring, cache: Path | None) -> None:
-        self._backend, self._keyring = backend, keyring
+    def __init__(self, backend: Backend, keyring: Keyring, graveyard: Graveyard, cache: Path | None) -> None:
+        self._backend, self._keyring, self._graveyard = backend, keyring, graveyard
         self.metadata_id_key = keyring.metadata_id_key()
         self.index = Index(backend, keyring, cache)
         self.claims = ClaimTable(self._exist)
@@ -43,10 +43,13 @@ class ChunkStore:
         ids = list(chunks)
         return {chunk for chunk, there in zip(ids, self._exist(ids), strict=True) if not there}
 
-    def refresh(self) -> None:
-        """Learn what other processes have stored, condemned and swept."""
+    def refresh(self, *, for_writing: bool) -> None:
+        """Learn what other processes have stored, condemned and swept.
+
+        Raises: IntegrityError for a writer who could not be told; a reader goes on with what can be read.
+        """
         with self._refreshing:  # an older look must not be applied over a newer one
-            graves = read_graves(self._backend, self._keyring)
+            graves = self._graveyard.read() if for_writing else self._graveyard.read_tolerant()
             self.index.refresh(graves.condemned, graves.swept)
 
     def cover_new_packs(self) -> None:

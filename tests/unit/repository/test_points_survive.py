@@ -375,10 +375,25 @@ def test_a_swept_pack_stays_dead_when_its_object_reappears(root: Path, workers: 
         assert content(repository, again) == disk.content
 
 
-def test_a_forged_sweep_convinces_nobody(root: Path) -> None:
-    (root / "sweeps" / "00000001").write_bytes(b"OFFHOST\x01" + bytes(200))
-    with pytest.raises(IntegrityError):
-        Repository.open(root, PASSPHRASE)
+@pytest.mark.parametrize("folder", ["sweeps", "condemned"])
+def test_a_forged_verdict_keeps_writers_out_and_readers_in(root: Path, workers: SpanWorkers, folder: str) -> None:
+    disk = Memory(noise(1, 100_000))
+    with opened(root) as repository:
+        point = back_up(repository, disk, workers)
+    (root / folder / "00000001").write_bytes(b"OFFHOST\x01" + bytes(200))
+    with opened(root) as repository:
+        assert content(repository, point) == disk.content
+        with pytest.raises(IntegrityError, match=f"{folder}/00000001"):
+            back_up(repository, disk, workers)
+
+
+def test_a_forged_mark_takes_no_point_away(root: Path, workers: SpanWorkers) -> None:
+    with opened(root) as repository:
+        point = back_up(repository, Memory(noise(1, 1000)), workers)
+        (root / "marks" / f"forgotten-{point.id}").write_bytes(b"")
+        assert repository.points.all() == [point]
+        repository.marks.forget(back_up(repository, Memory(noise(2, 1000)), workers).id, "by hand")
+        assert repository.points.all() == [point]
 
 
 def test_a_wrong_passphrase_is_told_from_a_place_without_a_repository(root: Path, tmp_path: Path) -> None:
