@@ -1,0 +1,264 @@
+"""Reads an offhost repository by what FORMAT.md says of it, and by nothing else: no line of offhost is used here.
+
+    python independent_reader.py REPOSITORY [POINT DISK-OR-FILE TARGET]
+
+lists the points, or restores. The secret is in OFFHOST_PASSPHRASE, or in a file named by OFFHOST_KEY_FILE; with neither
+only an unencrypted repository opens. Slow and plain on purpose; the first check that fails ends it.
+"""
+
+import json
+import os
+import struct
+import sys
+import unicodedata
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import argon2.low_level
+import lz4.block
+import zstandard
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+SPAN, PAGE_SPANS, SLOT = 32 << 20, 1024, 68
+CONTENT, LEAF, PAGE = 1, 2, 3
+LZ4, ZSTD = 1, 2
+TYPES = {"config": 1, "index": 2, "points": 3, "sessions": 4, "condemned": 6, "sweeps": 7, "marks": 8}
+Place = namedtuple("Place", "pack slot offset stored plain kind codec")
+
+
+class Wrong(Exception):
+    """The repository is not as FORMAT.md says."""
+
+
+def need(holds: bool, what: str) -> None:
+    """Go on only if this holds."""
+    if not holds:
+        raise Wrong(what)
+
+
+def b3(key: bytes, message: bytes) -> bytes:
+    return blake3(message, key=key).digest()
+
+
+def kdf(context: str, message: bytes) -> bytes:
+    return blake3(message, derive_key_context=context).digest()
+
+
+def expanded(frame: bytes, limit: int = 512 << 20) -> bytes:
+    need(0 <= zstandard.frame_content_size(frame) <= limit, "a zstd frame is too large")
+    return zstandard.ZstdDecompressor().decompress(frame)
+
+
+def keyring_of(root: Path, passphrase: str | None, key_file: bytes | None) -> dict[str, Any]:
+    """The keyring, out of the first wrapper that the secret opens."""
+    for path in sorted((root / "keys").iterdir()):
+        wrapper = json.loads(path.read_bytes())
+        if wrapper["kind"] == "passphrase" and passphrase is not None:
+            cost, text = wrapper["kdf"], unicodedata.normalize("NFC", passphrase).encode()
+            need(cost["time"] <= 16 and cost["memory_kib"] <= 1 << 20 and cost["lanes"] <= 16, "Argon2 out of bounds")
+            parameters = cost["time"], cost["memory_kib"], cost["lanes"], 32, argon2.low_level.Type.ID
+            key = argon2.low_level.hash_secret_raw(text, bytes.fromhex(cost["salt"]), *parameters)
+        else:
+            continue
+        nonce, wrapped, bound = wrapper["nonce"], wrapper["wrapped"], b"offhost key wrapper 1" + path.name.encode()
+        with suppress(InvalidTag):
+            return dict(json.loads(AESGCM(key).decrypt(bytes.fromhex(nonce), bytes.fromhex(wrapped), bound)))
+    raise Wrong("no wrapper opens with this secret")
+
+
+class Repository:
+    """An opened repository: what exists is what lies under `packs/`, less what is swept."""
+
+    def __init__(self, root: Path, passphrase: str | None = None, key_file: bytes | None = None) -> None:
+        self.root = root
+        keyring = keyring_of(root, passphrase, key_file)
+        self.id = bytes.fromhex(keyring["repository"])
+        self.epochs = {int(epoch): bytes.fromhex(key) for epoch, key in keyring["epochs"].items()}
+        self.content_key = bytes.fromhex(keyring["id_key"])
+        self.metadata_key = kdf("offhost 1 metadata id key", self.content_key)
+        config = self.opened(max(self.listed("config")))
+        need(config["format"] == 1 and config["suite"] == 1 and not config["read"], "made by a newer offhost")
+        need(config["repository"] == self.id.hex(), "the configuration is another repository's")
+        sweeps = [self.opened(name) for name in self.listed("sweeps")]
+        self.dead = {point for sweep in sweeps for point in sweep["points"]}
+        for name in self.listed("marks"):
+            if name.startswith("marks/forgotten-"):
+                self.dead.add(self.opened(name)["point"])
+        self.places: dict[bytes, list[Place]] = {}
+        swept = {pack for sweep in sweeps for pack in sweep["packs"]}
+        self.packs = {name.rpartition("/")[2] for name in self.listed("packs")} - swept
+        for pack in sorted(self.packs):
+            self.read_directory(pack)
+
+    def listed(self, folder: str) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in (self.root / folder).rglob("*") if path.is_file())
+
+    def cipher(self, header: bytes, magic: bytes, kind: int, key_type: int) -> AESGCM:
+        found, of_kind, suite, epoch, salt = struct.unpack("<8sBBH32s", header)
+        need((found, of_kind, suite) == (magic, kind, 1), "not the header of such an object")
+        return AESGCM(kdf("offhost 1 sealing key", self.epochs[epoch] + self.id + bytes([key_type]) + salt))
+
+    def unsealed(self, name: str) -> bytes:
+        """The payload of a sealed object."""
+        data = (self.root / name).read_bytes()
+        kind = TYPES[name.partition("/")[0]]
+        cipher = self.cipher(data[:44], b"OFFHOST\x01", kind, kind)
+        return cipher.decrypt(bytes(12), data[44:], data[:44] + self.id + name.encode())
+
+    def opened(self, name: str) -> dict[str, Any]:
+        """The JSON in a sealed object."""
+        value: dict[str, Any] = json.loads(expanded(self.unsealed(name), 64 << 20))
+        return value
+
+    def read_directory(self, pack: str) -> None:
+        """Learn from a pack itself what it holds."""
+        data = (self.root / "packs" / pack[:2] / pack).read_bytes()
+        need(blake3(data).hexdigest() == pack, f"pack {pack}: its bytes are not those its name says")
+        (length,) = struct.unpack("<I", data[-4:])
+        cipher = self.cipher(data[:44], b"OFFPACK\x01", 1, 0)
+        directory = cipher.decrypt(b"\x01" + bytes(11), data[-4 - length : -4], data[:44] + self.id)
+        at = 44
+        for slot, (chunk, kind, codec, stored, plain) in enumerate(struct.iter_unpack("<32sBBII", directory)):
+            self.places.setdefault(chunk, []).append(Place(pack, slot, at, stored, plain, kind, codec))
+            at += stored
+        need(at == len(data) - 4 - length, f"pack {pack}: its directory contradicts its size")
+
+    def chunk(self, chunk: bytes, kind: int) -> bytes:
+        """A chunk's plaintext, from the first copy."""
+        need(chunk in self.places, f"chunk {chunk.hex()} is in no pack")
+        place = self.places[chunk][0]
+        need(place.kind == kind and place.plain <= 4 << 20, f"chunk {chunk.hex()} is not of the kind asked for")
+        with (self.root / "packs" / place.pack[:2] / place.pack).open("rb") as file:
+            header = file.read(44)
+            file.seek(place.offset)
+            sealed = file.read(place.stored)
+        bound = header + self.id + struct.pack("<IBBI", place.slot, kind, place.codec, place.plain) + chunk
+        packed = self.cipher(header, b"OFFPACK\x01", 1, 0).decrypt(place.slot.to_bytes(12, "big"), sealed, bound)
+        if place.codec == LZ4:
+            packed = lz4.block.decompress(packed, uncompressed_size=place.plain)
+        elif place.codec == ZSTD:
+            packed = zstandard.ZstdDecompressor().decompress(packed, max_output_size=place.plain)
+        need(len(packed) == place.plain, f"chunk {chunk.hex()} has another length than its directory says")
+        key = self.content_key if kind == CONTENT else self.metadata_key
+        need(b3(key, packed) == chunk, f"the content is not that of chunk {chunk.hex()}")
+        return packed
+
+    def check_runs(self) -> int:
+        """Hold the index runs against the packs' own directories; how many entries of packs that exist there are."""
+        count = 0
+        for name in self.listed("index"):
+            plain = expanded(self.unsealed(name))
+            (length,) = struct.unpack_from("<I", plain)
+            packs = json.loads(plain[4 : 4 + length])["packs"]
+            entries = list(struct.iter_unpack("<32sIIIIIBB", plain[4 + length :]))
+            need(entries == sorted(entries, key=lambda entry: entry[0]), f"{name}: not sorted")
+            for chunk, pack, *place in entries:
+                if packs[pack] in self.packs:
+                    need(Place(packs[pack], *place) in self.places[chunk], f"{name}: an entry that no directory has")
+                    count += 1
+        return count
+
+    def points(self) -> list[dict[str, Any]]:
+        """The manifests of all points that count, each VM's in their order."""
+        vm_key = kdf("offhost 1 vm name key", self.content_key)
+        found: dict[str, tuple[dict[str, Any], bytes]] = {}
+        for name in self.listed("points"):
+            _, folder, sid = name.split("/")
+            point = self.opened(name)
+            if "tombstone" in point or sid in self.dead:
+                continue
+            need(point["format"] == 1 and point["id"] == sid, f"{name}: not the point its name says")
+            need(b3(vm_key, point["vm"]["id"].encode())[:16].hex() == folder, f"{name}: of another VM")
+            found[sid] = point, blake3((self.root / name).read_bytes()).digest()
+        for point, _ in found.values():
+            before = point["predecessor"]
+            if before and before["id"] in found:
+                need(before["digest"] == found[before["id"]][1].hex(), f"point {before['id']} was exchanged")
+        points = [point for point, _ in found.values()]
+        return sorted(points, key=lambda point: (point["vm"]["id"], point["sequence"], point["time"], point["id"]))
+
+    def file(self, file: dict[str, Any]) -> bytes:
+        """A small file kept with a point."""
+        data = b"".join(self.chunk(bytes.fromhex(chunk), CONTENT) for chunk in file["chunks"])
+        need(len(data) == file["size_bytes"], f"{file['name']} has another size than its point says")
+        return data
+
+    def disk(self, disk: dict[str, Any]) -> Iterator[tuple[int, bytes]]:
+        """A disk's content as (offset, bytes), ascending; what is between reads as zeros."""
+        size, count = disk["size_bytes"], -(-disk["size_bytes"] // SPAN)
+        need(len(disk["pages"]) == -(-count // PAGE_SPANS), "the wrong number of list pages")
+        table = b"".join(self.chunk(bytes.fromhex(page), PAGE) for page in disk["pages"])
+        slots = [table[at : at + SLOT] for at in range(0, len(table), SLOT)]
+        digests = b"".join(slot[:32] for slot in slots)
+        root = b3(self.metadata_key, struct.pack("<Q", size) + disk["cutter"].encode() + digests)
+        need(len(table) == count * SLOT and root.hex() == disk["root"], "the root digest does not match")
+        need(sum(int.from_bytes(slot[64:], "little") for slot in slots) == disk["data_bytes"], "wrong data_bytes")
+        for span, slot in enumerate(slots):
+            if slot != bytes(SLOT):
+                entries = self.entries(slot[32:64])
+                need(b3(self.metadata_key, keyframe(entries)) == slot[:32], f"span {span} does not match its digest")
+                need(sum(length for _, length, _ in entries) == int.from_bytes(slot[64:], "little"), "wrong span bytes")
+                for start, length, chunk in entries:
+                    data = self.chunk(chunk, CONTENT)
+                    need(len(data) == length, f"chunk {chunk.hex()} is not as long as the map says")
+                    yield span * SPAN + start, data
+
+    def entries(self, leaf: bytes, below: int = 17) -> list[tuple[int, int, bytes]]:
+        """A leaf's entries as (start, length, id), its patches applied."""
+        plain = self.chunk(leaf, LEAF)
+        if plain[0] == 0:
+            return entries_at(plain, 1)
+        need(plain[0] == 1 and 1 <= plain[1] <= 16 and plain[1] < below, "a leaf of unknown form, or too deep")
+        parent, (count,) = self.entries(plain[2:34], plain[1]), struct.unpack_from("<I", plain, 34)
+        columns = struct.unpack_from(f"<{3 * count}I", plain, 38)
+        fresh = iter(entries_at(plain, 38 + 12 * count))
+        result, done = [], 0
+        for at, removed, inserted in zip(*(columns[n * count : (n + 1) * count] for n in range(3)), strict=True):
+            need(done <= at and at + removed <= len(parent), "a patch does not fit its parent")
+            result += parent[done:at] + [next(fresh) for _ in range(inserted)]
+            done = at + removed
+        need(next(fresh, None) is None, "a patch has entries left")
+        return result + parent[done:]
+
+
+def entries_at(leaf: bytes, at: int) -> list[tuple[int, int, bytes]]:
+    (n,) = struct.unpack_from("<I", leaf, at)
+    need(len(leaf) == at + 4 + 40 * n, "a leaf has another length than it says")
+    starts, lengths = struct.unpack_from(f"<{n}I", leaf, at + 4), struct.unpack_from(f"<{n}I", leaf, at + 4 + 4 * n)
+    ids = at + 4 + 8 * n
+    return [(starts[i], lengths[i], leaf[ids + 32 * i : ids + 32 * i + 32]) for i in range(n)]
+
+
+def keyframe(entries: list[tuple[int, int, bytes]]) -> bytes:
+    columns = [entry[0] for entry in entries] + [entry[1] for entry in entries]
+    return struct.pack(f"<BI{len(columns)}I", 0, len(entries), *columns) + b"".join(entry[2] for entry in entries)
+
+
+def main(root: str, *wanted: str) -> None:
+    """See the module's description."""
+    key_file = os.environ.get("OFFHOST_KEY_FILE")
+    secret = os.environ.get("OFFHOST_PASSPHRASE"), Path(key_file).read_bytes() if key_file else None
+    repository = Repository(Path(root), *secret)
+    for point in repository.points():
+        disks, files = (
+            {item[key]: item for item in point[kind]} for kind, key in (("disks", "key"), ("files", "name"))
+        )
+        if not wanted:
+            print(point["id"], point["vm"]["name"], point["time"], *disks, *files)
+        elif point["id"] == wanted[0] and wanted[1] in files:
+            Path(wanted[2]).write_bytes(repository.file(files[wanted[1]]))
+        elif point["id"] == wanted[0]:
+            with Path(wanted[2]).open("xb") as target:
+                target.truncate(disks[wanted[1]]["size_bytes"])
+                for offset, data in repository.disk(disks[wanted[1]]):
+                    target.seek(offset)
+                    target.write(data)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
