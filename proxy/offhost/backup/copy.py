@@ -15,7 +15,8 @@ from offhost.chunking.workers import SpanWorkers, touched_spans
 from offhost.errors import IntegrityError, SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey
-from offhost.repository.diskmap import DiskMap, DiskMapRef, DiskMapWriter
+from offhost.repository.diskmap import DiskMap, DiskMapWriter
+from offhost.repository.manifest import DiskMapRef
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 

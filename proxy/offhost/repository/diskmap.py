@@ -5,7 +5,6 @@ where chunks lie (reading), the disk's content as ReadAt (disk).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import blake3
 
@@ -22,10 +21,10 @@ from offhost.repository.leaves import (
     encode_patch,
     span_digest,
 )
+from offhost.repository.manifest import DISK_LIMIT_BYTES, DiskMapRef
 from offhost.repository.packs import Kind
 from offhost.repository.reading import PackReader
 
-DISK_LIMIT_BYTES = 64 << 40
 PAGE_SPANS = 1024
 
 _SLOT = 68
@@ -34,21 +33,17 @@ _EMPTY = SpanMap.of([])
 _CACHED_SPANS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class DiskMapRef:
-    """What a manifest says of a disk's map."""
-
-    size_bytes: int
-    data_bytes: int
-    """What the disk holds besides holes: for statistics only."""
-    cutter: str
-    pages: tuple[ChunkId, ...]
-    root: bytes
-
-
 def span_count(size_bytes: int) -> int:
     """Spans of a disk, the last one perhaps short."""
     return -(-size_bytes // SPAN_BYTES)
+
+
+def leaves_of_page(page: bytes) -> list[ChunkId]:
+    """The distinct leaves that a list page names. Raises: PackCorrupt when it is not one."""
+    if not 0 < len(page) <= PAGE_SPANS * _SLOT or len(page) % _SLOT:
+        raise PackCorrupt(f"a list page of {len(page)} bytes")
+    slots = (page[at : at + _SLOT] for at in range(0, len(page), _SLOT))
+    return list(dict.fromkeys(ChunkId(slot[32:64]) for slot in slots if slot != _HOLE))
 
 
 def _root(size_bytes: int, cutter: str, slots: Sequence[bytes], key: bytes) -> bytes:

@@ -9,9 +9,21 @@ from typing import Any
 
 from offhost.errors import PackCorrupt
 from offhost.ids import ChunkId, DiskKey, SessionId, VmId
-from offhost.repository.diskmap import DISK_LIMIT_BYTES, DiskMapRef
 
 FORMAT = 1
+DISK_LIMIT_BYTES = 64 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class DiskMapRef:
+    """What a manifest says of a disk's map."""
+
+    size_bytes: int
+    data_bytes: int
+    """What the disk holds besides holes: for statistics only."""
+    cutter: str
+    pages: tuple[ChunkId, ...]
+    root: bytes
 
 
 @dataclass(frozen=True, slots=True)
