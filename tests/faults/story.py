@@ -7,6 +7,7 @@ Does not own: which faults are injected (the tests).
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class World:
     """What was being committed when an error came: a point of it may exist, and if so it is whole."""
     gone: set[str] = field(default_factory=set)
     """Points that were forgotten, or may have been: they may be missing, and must not be wrong."""
+    noted: Callable[[str], object] = lambda _: None
+    """Told the id of each point once its commit has returned."""
 
     def copied(self, root: Path) -> "World":
         """The same in another directory."""
@@ -64,6 +67,7 @@ class World:
         self.perhaps.append(disk)
         point = back_up(repository, Memory(disk), self.workers, name=name, areas=areas)
         self.committed[point.id] = disk
+        self.noted(point.id)
 
 
 def prepared(root: Path, workers: SpanWorkers) -> World:
@@ -146,22 +150,16 @@ def attempt(world: World, backend: Backend, steps: tuple[Step, ...]) -> None:
 
 
 def at_once(steps: list[Callable[[], object]]) -> None:
-    """Run steps in threads. Raises: the first error that is not offhost's; else the first of all; Violation on a hang."""
-    errors: list[BaseException] = []
+    """Run steps in threads. Raises: the first error that is not offhost's; else the first of all; Violation on a hang.
 
-    def run(step: Callable[[], object]) -> None:
-        try:
-            step()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(step,), daemon=True) for step in steps]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-        if thread.is_alive():
-            raise Violation("a backup hangs")
+    A thread that hangs is left behind.
+    """
+    pool = ThreadPoolExecutor(len(steps))
+    running = [pool.submit(step) for step in steps]
+    pool.shutdown(wait=False)
+    if wait(running, PATIENCE_S).not_done:
+        raise Violation("a backup hangs")
+    errors = [error for future in running if (error := future.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, OffhostError)):
         raise error
 

@@ -1,0 +1,91 @@
+"""The power fails at any moment: what was committed is there, and nothing else is."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import LONG, Tally
+from faults.powercut import Disk, Effect, Recorder, State, cuts
+from faults.story import WRITING, Step, World, assert_unharmed, attempt
+from offhost.backend.local import LocalBackend
+from offhost.errors import OffhostError
+from offhost.repository.repository import create
+from support.repositories import CHEAP, PASSPHRASE, opened
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+DRAWS = 6
+Fresh = Callable[[], World]
+Some = Callable[..., list[tuple[Disk, State, int]]]
+
+
+def recorded(world: World, steps: tuple[Step, ...], failing_flush: int | None = None) -> Recorder:
+    """The steps done, and what they did to the file system."""
+    recorder = Recorder(world.root, failing_flush)
+    world.noted = recorder.note
+    with recorder.recording():
+        attempt(world, LocalBackend(world.root), steps)
+    return recorder
+
+
+def check(before: World, after: World, effects: list[Effect], some: Some, few: int) -> int:
+    """Every state that a power cut may leave, or a few of them; how many were checked."""
+    states = some(list(cuts(effects, before.root, DRAWS if LONG else 1)), few)
+    for disk, state, known in states:
+        root = before.root.parent / "after-the-cut"
+        disk.lay_out(state, root)
+        returned = {str(effect.path) for effect in effects[:known] if effect.what == "note"}
+        committed = before.committed | {sid: after.committed[sid] for sid in returned}
+        assert_unharmed(World(root, before.keyring, before.workers, committed, list(after.perhaps), set(after.gone)))
+        shutil.rmtree(root)
+    return len(states)
+
+
+def test_a_power_cut_at_any_moment_of_backups_loses_no_committed_point(
+    template: World, fresh: Fresh, some: Some, tally: Tally
+) -> None:
+    world = fresh()
+    recorder = recorded(world, WRITING)
+    count = check(template, world, recorder.effects, some, 25)
+    tally.count("power cut while backing up", count, count)
+
+
+def test_what_a_failed_flush_lost_is_written_anew(template: World, fresh: Fresh, some: Some, tally: Tally) -> None:
+    flushes = recorded(fresh(), WRITING).flushes
+    for failing in some(range(flushes), 6):
+        world = fresh()
+        recorder = recorded(world, WRITING, failing)
+        assert_unharmed_now(world)
+        count = check(template, world, recorder.effects, some, 2)
+        tally.count("failed flush, then power cut", count + 1, count + 1)
+
+
+def assert_unharmed_now(world: World) -> None:
+    """Without a power cut: the process goes on, or another begins."""
+    assert_unharmed(World(world.root, world.keyring, world.workers, dict(world.committed), list(world.perhaps)))
+
+
+def test_a_power_cut_while_a_repository_is_made_leaves_one_that_works_or_none(
+    fast_folder: Path, some: Some, tally: Tally
+) -> None:
+    before = fast_folder / "before"
+    before.mkdir()
+    place = fast_folder / "place"
+    place.mkdir()
+    recorder = Recorder(place)
+    with recorder.recording():
+        create(place / "repository", PASSPHRASE, cost=CHEAP)
+        recorder.note("made")
+    states = some(list(cuts(recorder.effects, before, 1)), 15)
+    for disk, state, known in states:
+        root = fast_folder / "after-the-cut"
+        disk.lay_out(state, root)
+        try:
+            with opened(root / "repository"):
+                pass
+        except OffhostError:
+            assert known < len(recorder.effects), "a repository that was made is there"
+        shutil.rmtree(root)
+    tally.count("power cut while a repository is made", len(states), len(states))
