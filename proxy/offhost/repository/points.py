@@ -5,6 +5,7 @@ Does not own: the manifest's form (manifest), writing a point (session), reading
 """
 
 import logging
+from contextlib import suppress
 
 import blake3
 
@@ -43,18 +44,32 @@ class Points:
 
     def read(self, prefix: str = "points/") -> tuple[list[Manifest], list[IntegrityError]]:
         """The points that count, and for each one that does not open, why: it must not bar the way to the others."""
+        found, unreadable = self.survey(prefix)
+        return found, list(unreadable.values())
+
+    def survey(self, prefix: str = "points/") -> tuple[list[Manifest], dict[str, IntegrityError]]:
+        """The same, with the object names of those that do not open."""
         dead = self.gone()
         found: list[Manifest] = []
-        damaged: list[IntegrityError] = []
+        unreadable: dict[str, IntegrityError] = {}
         for item in self._backend.list(prefix):
             if item.name.rpartition("/")[2] not in dead:
                 try:
                     point = self._read(item.name)
                 except IntegrityError as error:
-                    damaged.append(error)
+                    unreadable[item.name] = error
                 else:
                     found += [point] if point else []
-        return sorted(found, key=lambda point: (point.vm_id, point.order)), damaged
+        return sorted(found, key=lambda point: (point.vm_id, point.order)), unreadable
+
+    def forgotten_of(self, vm: VmId) -> list[Manifest]:
+        """The points of one VM that were forgotten, and are still there and open."""
+        folder = f"points/{self._keyring.vm_folder(vm)}"
+        found = []
+        for sid in sorted(self._marks.forgotten()):
+            with suppress(IntegrityError):  # nobody needs it any more
+                found.append(self._read(f"{folder}/{sid}"))
+        return [point for point in found if point]
 
     def gone(self) -> set[str]:
         """The points that were forgotten or swept, by id."""
