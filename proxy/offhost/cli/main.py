@@ -7,7 +7,6 @@ proxy's libraries take longer to load than most commands take to run.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import sys
@@ -100,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ended_in(raised: BaseException, invocation: Invocation) -> int:
     """Say what a command ended in, and with which exit code."""
+    import asyncio
+
     match raised:
         case OffhostError():
             print_error(raised, as_json=invocation.json)

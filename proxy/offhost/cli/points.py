@@ -8,7 +8,7 @@ import click
 
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say_json, size, table
-from offhost.cli.repository import opened
+from offhost.cli.repository import unlocked
 
 if TYPE_CHECKING:
     from offhost.repository.manifest import Manifest
@@ -25,8 +25,7 @@ def points() -> None:
 @click.pass_obj
 def list_(invocation: Invocation, vm: str | None) -> int:
     """List the restore points, oldest first within a VM. Exits with 3 when one of them does not open."""
-    with opened(invocation) as repository:
-        points, damaged = repository.points.read()
+    points, damaged = unlocked(invocation).points.read()
     found = [point for point in points if vm in (None, point.vm_name, point.vm_id)]
     if invocation.json:
         say_json([_described(point) for point in found])

@@ -17,6 +17,7 @@ from offhost.errors import UsageError
 
 if TYPE_CHECKING:
     from offhost.repository.repository import Repository
+    from offhost.repository.unlocked import UnlockedRepository
 
 _PASSPHRASE_LIMIT_BYTES = 4096
 
@@ -29,6 +30,16 @@ def opened(invocation: Invocation) -> Iterator[Repository]:
     root, secret = located(invocation)
     with Repository.open(root, secret, cache=cache_directory()) as repository:
         yield repository
+
+
+def unlocked(invocation: Invocation) -> UnlockedRepository:
+    """The repository that `--repo` names, as far as its points: quick, and enough for whoever reads no chunk.
+
+    Raises: UsageError; NoRepository, WrongKey, FormatTooNew.
+    """
+    from offhost.repository.unlocked import unlock
+
+    return unlock(*located(invocation))
 
 
 def located(invocation: Invocation) -> tuple[Path, str]:

@@ -1,60 +1,38 @@
 """A repository: made, opened, and what is done with it as a whole.
 
-Owns: the configuration object, opening with a key, sessions over one VM. Does not own: anything below it.
+Owns: making one, opening one with its chunks, sessions over one VM. Does not own: anything below it.
 """
 
 import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock
-from offhost.errors import (
-    BackendError,
-    Conflict,
-    FormatTooNew,
-    NoRepository,
-    ObjectExists,
-    PackCorrupt,
-    WrongKey,
-)
+from offhost.errors import BackendError, Conflict, ObjectExists
 from offhost.ids import VmId
-from offhost.repository.graves import Graveyard
-from offhost.repository.keys import WRAPPER_LIMIT_BYTES, Argon2Cost, Keyring, unwrap
+from offhost.repository.configuration import FORMAT, read_config
+from offhost.repository.keys import Argon2Cost, Keyring
 from offhost.repository.manifest import Manifest
-from offhost.repository.marks import Marks
 from offhost.repository.packer import WriteCheck
-from offhost.repository.points import Points
 from offhost.repository.presence import Presence
 from offhost.repository.reading import PackReader
 from offhost.repository.restorepoint import RestorePoint
-from offhost.repository.sealed import ObjectType, get_json, seal_json
+from offhost.repository.sealed import ObjectType, seal_json
 from offhost.repository.session import WriteSession
 from offhost.repository.store import ChunkStore
+from offhost.repository.unlocked import UnlockedRepository, keyring_of
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1
 CUTTER = "page-1"
-
-_WRAPPERS_TRIED = 64
 
 _FOLDERS = ["config", "keys", "index", "points", "sessions", "condemned", "sweeps", "marks"]
 _PACK_FOLDERS = [f"packs/{number:02x}" for number in range(256)]
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryConfig:
-    """The generation of `config/` in force."""
-
-    repository_id: bytes
-    cutter: str
-    cut_secret: bytes = field(repr=False)
 
 
 def create(root: Path, passphrase: str, *, clock: Clock | None = None, cost: Argon2Cost | None = None) -> None:
@@ -97,18 +75,13 @@ def _probe(backend: LocalBackend) -> None:
     raise Conflict(f"{backend.location}: objects cannot be created atomically here", hint="choose another file system")
 
 
-class Repository:
+class Repository(UnlockedRepository):
     """An open repository. Thread-safe; close it, or use it as a context."""
 
     def __init__(
         self, backend: Backend, keyring: Keyring, cache: Path | None = None, clock: Clock | None = None
     ) -> None:
-        self.backend, self.keyring = backend, keyring
-        self.clock = clock or SystemClock()
-        self.config = _read_config(backend, keyring)
-        self.graveyard = Graveyard(backend, keyring)
-        self.marks = Marks(backend, keyring, self.clock)
-        self.points = Points(backend, keyring, self.graveyard, self.marks)
+        super().__init__(backend, keyring, clock)
         self.store = ChunkStore(
             backend, keyring, self.graveyard, cache / keyring.repository_id.hex() if cache else None
         )
@@ -124,7 +97,7 @@ class Repository:
         """
         backend = LocalBackend(root)
         backend.sweep_temporary()
-        repository = cls(backend, _keyring(backend, passphrase), cache, clock)
+        repository = cls(backend, keyring_of(backend, passphrase), cache, clock)
         try:
             repository.refresh()
         except BaseException:
@@ -146,7 +119,7 @@ class Repository:
         with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
             session.open()
             self.refresh(for_writing=True)
-            _read_config(self.backend, self.keyring)
+            read_config(self.backend, self.keyring)
             latest = max(self.points.of(vm), key=lambda point: point.order, default=None)
             yield session, self.restore_point(latest) if latest else None
 
@@ -185,38 +158,3 @@ class Repository:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _keyring(backend: LocalBackend, passphrase: str) -> Keyring:
-    names = [item.name for item in backend.list("keys/")]
-    if not names or not any(True for _ in backend.list("config/")):
-        raise NoRepository(
-            f"{backend.location}: not an offhost repository", hint="`offhost --repo DIR repo init` makes one"
-        )
-    for name in sorted(names)[:_WRAPPERS_TRIED]:
-        try:
-            keyring = unwrap(name.rpartition("/")[2], backend.get(name, WRAPPER_LIMIT_BYTES), passphrase)
-        except (PackCorrupt, BackendError) as error:  # a bad wrapper must not shut out those whose own is whole
-            _log.warning("%s", error)
-            continue
-        if keyring:
-            return keyring
-    raise WrongKey(f"{backend.location}: the passphrase does not open it", hint="check the passphrase, and its file")
-
-
-def _read_config(backend: Backend, keyring: Keyring) -> RepositoryConfig:
-    """The highest generation. Raises: FormatTooNew for flags that this version does not know."""
-    name = max((item.name for item in backend.list("config/")), default=None)
-    if name is None:
-        raise NoRepository(f"{backend.location}: its configuration is gone")
-    value = get_json(backend, keyring, ObjectType.CONFIG, name)
-    try:
-        needs = [*value["read"], *value["write"]]
-        if value["format"] > FORMAT or needs:
-            wants = ", ".join(map(str, needs)) or f"format {value['format']}"
-            raise FormatTooNew(f"{backend.location}: made by a newer offhost ({wants})", hint="update offhost")
-        if value["suite"] != 1 or bytes.fromhex(value["repository"]) != keyring.repository_id:
-            raise ValueError("another repository's, or another cipher's")
-        return RepositoryConfig(keyring.repository_id, str(value["cutter"]), bytes.fromhex(value["cut_secret"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise PackCorrupt(f"{name}: not a configuration: {error!r}") from error

@@ -1,0 +1,106 @@
+"""The configuration of a repository: the generations of `config/`, of which the highest is in force.
+
+Owns: FORMAT.md, "config/<n>". Does not own: the keys (keys, opening), who makes a generation (repository, access).
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from offhost.backend.contract import Backend
+from offhost.errors import FormatTooNew, NoRepository, PackCorrupt
+from offhost.repository.keys import KEY_BYTES, Keyring
+from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, epoch_of, seal_json, unseal_json
+
+FORMAT = 1
+CUTTER = "page-1"
+
+_NAME = re.compile(r"config/\d{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class SealedConfig:
+    """The generation in force as it lies there, readable with the keys of its epoch."""
+
+    location: str
+    name: str
+    data: bytes = field(repr=False)
+
+    @property
+    def epoch(self) -> int:
+        """The key epoch that it says seals it, and everything that is written from it on."""
+        return epoch_of(self.name, self.data)
+
+    def open(self, keyring: Keyring) -> "RepositoryConfig":
+        """Raises: PackCorrupt; FormatTooNew for flags that this version does not know."""
+        value = unseal_json(keyring, ObjectType.CONFIG, self.name, self.data)
+        try:
+            needs = [*value["read"], *value["write"]]
+            if value["format"] > FORMAT or needs:
+                wants = ", ".join(map(str, needs)) or f"format {value['format']}"
+                raise FormatTooNew(f"{self.location}: made by a newer offhost ({wants})", hint="update offhost")
+            if value["suite"] != 1 or bytes.fromhex(value["repository"]) != keyring.repository_id:
+                raise ValueError("another repository's, or another cipher's")
+            if value.get("epoch", 1) != self.epoch:
+                raise ValueError("sealed with another key epoch than it names")
+            encrypted = value.get("encrypted", True)
+            if not isinstance(encrypted, bool):
+                raise ValueError("neither encrypted nor not")
+            secret = bytes.fromhex(value["cut_secret"])
+            return RepositoryConfig(keyring.repository_id, str(value["cutter"]), secret, encrypted, self.name, value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PackCorrupt(f"{self.name}: not a configuration: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryConfig:
+    """The generation of `config/` in force."""
+
+    repository_id: bytes
+    cutter: str
+    cut_secret: bytes = field(repr=False)
+    encrypted: bool = True
+    name: str = "config/00000001"
+    value: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def successor(self, keyring: Keyring, changes: dict[str, Any]) -> tuple[str, bytes]:
+        """The next generation, sealed with the keyring's last epoch, which it puts in force."""
+        name = f"config/{int(self.name.rpartition('/')[2]) + 1:08d}"
+        value = self.value | changes | {"epoch": keyring.epoch}
+        return name, seal_json(keyring, ObjectType.CONFIG, name, value)
+
+
+def first_config(keyring: Keyring, *, cut_secret: bytes, encrypted: bool, created: str) -> tuple[str, bytes]:
+    """The generation that a repository begins with."""
+    if len(cut_secret) != KEY_BYTES:
+        raise ValueError(f"a cut secret of {len(cut_secret)} bytes")
+    name = "config/00000001"
+    value: dict[str, Any] = {
+        "format": FORMAT,
+        "repository": keyring.repository_id.hex(),
+        "read": [],
+        "write": [],
+        "collect": [],
+        "suite": 1,
+        "cutter": CUTTER,
+        "cut_secret": cut_secret.hex(),
+        "encrypted": encrypted,
+        "epoch": keyring.epoch,
+        "created": created,
+    }
+    return name, seal_json(keyring, ObjectType.CONFIG, name, value)
+
+
+def config_in_force(backend: Backend) -> SealedConfig:
+    """The highest generation, not yet opened. Raises: NoRepository when there is none."""
+    name = max((item.name for item in backend.list("config/") if _NAME.fullmatch(item.name)), default=None)
+    if name is None:
+        raise NoRepository(
+            f"{backend.location}: not an offhost repository", hint="`offhost --repo DIR repo init` makes one"
+        )
+    return SealedConfig(backend.location, name, backend.get(name, PAYLOAD_LIMIT_BYTES))
+
+
+def read_config(backend: Backend, keyring: Keyring) -> RepositoryConfig:
+    """The generation in force, opened. Raises: NoRepository; FormatTooNew; PackCorrupt."""
+    return config_in_force(backend).open(keyring)
