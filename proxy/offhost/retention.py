@@ -77,6 +77,11 @@ class Point:
         """Later points are greater."""
         return self.sequence, self.time, self.id
 
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """Its pins, as reasons."""
+        return tuple(f"pinned: {note}" if note else "pinned" for note in self.pins)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -126,7 +131,7 @@ def apply(
 
 
 def _decided(point: Point, kept: Sequence[str], passed_over: Sequence[str]) -> Decision:
-    reasons = (*(f"pinned: {note}" if note else "pinned" for note in point.pins), *kept)
+    reasons = (*point.pinned, *kept)
     return Decision(point, True, reasons) if reasons else Decision(point, False, tuple(passed_over))
 
 
