@@ -278,6 +278,12 @@ class PackCorrupt(IntegrityError):
     code = "pack_corrupt"
 
 
+class CollectionBlocked(IntegrityError):
+    """A collector cannot know what is needed, and so deletes nothing."""
+
+    code = "collection_blocked"
+
+
 class IndexInconsistent(IntegrityError):
     """An index run contradicts the packs; the packs' own directories decide."""
 

@@ -97,6 +97,10 @@ class PackCipher:
 
     def open_chunk(self, chunk: ChunkId, at: Location, sealed: bytes | memoryview, id_key: bytes) -> bytes | memoryview:
         """A chunk's plaintext, checked twice: its tag, then its id recomputed. Raises: ChunkCorrupt."""
+        return self.unpack_chunk(chunk, at, sealed, id_key).plain
+
+    def unpack_chunk(self, chunk: ChunkId, at: Location, sealed: bytes | memoryview, id_key: bytes) -> CompressedChunk:
+        """A chunk as it was sealed, with its plaintext, checked alike. Raises: ChunkCorrupt."""
         where = f"pack {at.pack[:12]}, slot {at.slot}, byte {at.offset}"
         try:
             packed = self.aes.decrypt(
@@ -107,7 +111,7 @@ class PackCipher:
         plain = decompress(Codec(at.codec), packed, at.plain)
         if blake3.blake3(plain, key=id_key).digest() != chunk:
             raise ChunkCorrupt(f"{where}: the content is not that of chunk {chunk.hex()[:12]}")
-        return plain
+        return CompressedChunk(chunk, Codec(at.codec), at.plain, packed, memoryview(plain))
 
     def open_directory(self, name: str, sealed: bytes) -> Entries:
         """A pack's directory as index entries, all with pack 0. Raises: PackCorrupt."""

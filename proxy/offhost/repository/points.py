@@ -11,7 +11,7 @@ import blake3
 
 from offhost.backend.contract import Backend
 from offhost.errors import IntegrityError, NotFound, ObjectNotFound
-from offhost.ids import VmId
+from offhost.ids import SessionId, VmId
 from offhost.repository.graves import Graveyard
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, Predecessor, from_json
@@ -47,9 +47,11 @@ class Points:
         found, unreadable = self.survey(prefix)
         return found, list(unreadable.values())
 
-    def survey(self, prefix: str = "points/") -> tuple[list[Manifest], dict[str, IntegrityError]]:
-        """The same, with the object names of those that do not open."""
-        dead = self.gone()
+    def survey(
+        self, prefix: str = "points/", gone: frozenset[str] | None = None
+    ) -> tuple[list[Manifest], dict[str, IntegrityError]]:
+        """The same, with the object names of those that do not open. `gone`: the points not to count, by id."""
+        dead = self.gone() if gone is None else gone
         found: list[Manifest] = []
         unreadable: dict[str, IntegrityError] = {}
         for item in self._backend.list(prefix):
@@ -70,6 +72,10 @@ class Points:
             with suppress(IntegrityError):  # nobody needs it any more
                 found.append(self._read(f"{folder}/{sid}"))
         return [point for point in found if point]
+
+    def ids(self) -> frozenset[SessionId]:
+        """The ids of all points and tombstones that are there, whether they count or not."""
+        return frozenset(SessionId(item.name.rpartition("/")[2]) for item in self._backend.list("points/"))
 
     def gone(self) -> set[str]:
         """The points that were forgotten or swept, by id."""

@@ -8,9 +8,12 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
+
+import blake3
 
 from offhost.backend.contract import Backend
 from offhost.clock import Clock
@@ -42,7 +45,7 @@ class Presence:
     def begin(self, kind: Literal["write", "read"], point: str) -> None:
         """Put the session, durably: `point` is the name reserved, or that of the point being read."""
         name = f"sessions/{self.id}"
-        value = {"kind": kind, "point": point, "started": self._clock.now().isoformat(), **_process()}
+        value = {"kind": kind, "point": point, "started": self._clock.now().isoformat(), **this_process()}
         self._backend.put(name, seal_json(self._keyring, ObjectType.SESSION, name, value))
         self._heart.start()
 
@@ -87,10 +90,39 @@ class Presence:
             self._heart.join()
 
 
-def _process() -> dict[str, Any]:
-    """What tells whether this process still lives; where /proc does not say, only the heartbeat does."""
+def this_process() -> dict[str, Any]:
+    """What tells others on this machine whether this process still lives; what cannot be found out is left out."""
     described: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
     with suppress(OSError):
-        described["pid_started"] = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        described["machine"] = blake3.blake3(Path("/etc/machine-id").read_bytes()).hexdigest()[:32]
+    with suppress(OSError):
         described["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        described["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+    with suppress(OSError):
+        described["pid_started"] = _started("self")
     return described
+
+
+def provably_dead(process: Mapping[str, Any]) -> bool:
+    """Whether a process described by `this_process` ran on this machine and is gone; False where that is not certain.
+
+    A machine is known by its id and name; within one boot a process by its namespace, number and time of start.
+    """
+    here = this_process()
+    if any(field not in here or process.get(field) != here[field] for field in ("machine", "host")):
+        return False
+    if process.get("boot") != here.get("boot"):
+        return bool(process.get("boot")) and "boot" in here
+    if "pid_started" not in process or process.get("pid_namespace") != here.get("pid_namespace"):
+        return False
+    try:
+        return _started(str(int(process["pid"]))) != int(process["pid_started"])
+    except FileNotFoundError:
+        return True
+    except (KeyError, TypeError, ValueError, OSError):
+        return False
+
+
+def _started(pid: str) -> int:
+    """When a process began, in ticks since the boot (proc(5), stat, field 22). Raises: FileNotFoundError."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

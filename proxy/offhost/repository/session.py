@@ -138,7 +138,8 @@ class WriteSession:
             waiting -= settled
             patience = _STALLED_S if settled or waiting & own else patience - _LOOK_AGAIN_S
         self._distrusted |= waiting
-        self._lost |= {chunk for claim, chunks in relied.items() if not claim.kept for chunk in chunks}
+        # a kept promise is looked at, too: its pack may have been condemned before this session opened
+        self._lost |= {chunk for chunks in relied.values() for chunk in chunks}
         self._lost = self._store.not_there(self._lost)
         return frozenset(self._lost)
 
