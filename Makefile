@@ -4,10 +4,10 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup simulator demo test test-fast faults check bench format lock clean
+.PHONY: help setup simulator demo test test-fast faults check bench bench-metadata format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install all it needs: Debian packages (when allowed), .venv with offhost and the development tools
 	@deploy/setup.sh
@@ -38,6 +38,9 @@ bench: setup ## speed, size and memory beside borg; CORPUS=folder of A.raw B.raw
 	@mkdir -p .cache/bench
 	@PYTHONPATH=tests $(BIN)/python -m bench.run --cache .cache/bench --report tests/bench/RESULTS.md \
 	    $(if $(CORPUS),--corpus $(CORPUS)) --rounds $(or $(ROUNDS),1)
+
+bench-metadata: setup ## what an incremental of a large disk costs in metadata; DAYS=n
+	@PYTHONPATH=tests $(BIN)/python -m bench.metadata $(if $(DAYS),--days $(DAYS))
 
 format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

@@ -19,6 +19,7 @@ from offhost.repository.leaves import (
     difference,
     encode_keyframe,
     encode_patch,
+    keyframe_due,
     span_digest,
 )
 from offhost.repository.manifest import DISK_LIMIT_BYTES, DiskMapRef
@@ -163,10 +164,10 @@ class DiskMapWriter:
         if base and base.slot(span)[:32] == digest:
             self._slots[span] = base.slot(span)
         else:
-            leaf = self._store(Kind.LEAF, self._leaf(span, entries, base))
+            leaf = self._store(Kind.LEAF, self._leaf(span, entries, base, digest))
             self._slots[span] = digest + leaf + entries.data_bytes.to_bytes(4, "little")
 
-    def _leaf(self, span: int, entries: SpanMap, base: DiskMap | None) -> bytes:
+    def _leaf(self, span: int, entries: SpanMap, base: DiskMap | None, digest: bytes) -> bytes:
         keyframe = encode_keyframe(entries)
         parent = base.leaf(span) if base else None
         if base is None or parent is None:
@@ -175,7 +176,7 @@ class DiskMapWriter:
             before, depth = base.resolved(span)
         except IntegrityError:
             return keyframe  # whoever restores the base meets the damage; this point does without
-        if depth >= MAX_DEPTH:
+        if keyframe_due(depth, digest):
             return keyframe
         patch = encode_patch(Patch(depth + 1, parent, difference(before, entries)))
         return patch if 2 * len(patch) < len(keyframe) else keyframe

@@ -16,6 +16,7 @@ from offhost.ids import ChunkId
 from offhost.repository.packs import CHUNK_LIMIT_BYTES
 
 MAX_DEPTH = 16
+_PATCHES_AT_LEAST = 8
 
 _KEYFRAME, _PATCH = 0, 1
 _COUNT = struct.Struct("<I")
@@ -63,6 +64,16 @@ def encode_patch(patch: Patch) -> bytes:
 def span_digest(entries: SpanMap, metadata_id_key: bytes) -> bytes:
     """What tells two spans apart, whatever way their leaves are stored."""
     return blake3.blake3(encode_keyframe(entries), key=metadata_id_key).digest()
+
+
+def keyframe_due(depth: int, digest: bytes) -> bool:
+    """Whether the next leaf is to be a keyframe, after `depth` patches; `digest` is the new span's.
+
+    Spans that all change every day would all be due on one day, which would then cost ten times the others. So each
+    ends its chain after 8 to 16 patches, as its digest, as good as a lot, decides: in the long run every length is
+    equally likely, and each day has its share of keyframes.
+    """
+    return depth >= _PATCHES_AT_LEAST and digest[0] % (MAX_DEPTH + 1 - depth) == 0
 
 
 def decode(leaf: bytes) -> SpanMap | Patch:
