@@ -52,6 +52,33 @@ class VmReport:
     ended: str
 
 
+CopyState = Literal["planned", "copied", "there", "failed", "left"]
+"""`there`: somebody else copied it meanwhile; `left`: not tried, for what failed before would fail it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointCopy:
+    """What became of the copy of one restore point to another repository."""
+
+    vm: str
+    vm_id: VmId
+    point: str
+    """At the source."""
+    time: str
+    state: CopyState
+    copy: str | None = None
+    """At the destination: set exactly when the point is there."""
+    read_bytes: int = 0
+    """Of content, from the source."""
+    new_bytes: int = 0
+    """Of these, what the destination did not have."""
+    stored_bytes: int = 0
+    """What that takes there, compressed and sealed."""
+    read_in_full: tuple[str, ...] = ()
+    """Why which disks were read whole, `label: reason`."""
+    problem: Problem | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class DiskPlan:
     """What a backup would do to one disk, and why."""

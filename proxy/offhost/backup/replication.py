@@ -1,0 +1,179 @@
+"""The copy of restore points from one repository to another.
+
+Owns: the order in which a copied point comes to count, and that it is the same as its original. Does not own: which
+point is which (lineage), the copy of a disk (replica).
+
+A copy is a backup whose source is a disk of a point: what the maps of two points at the source say has changed between
+them is read and cut anew on the destination's copy of the first. So only what changed is read, only what is missing is
+stored, and the two repositories may differ in keys and cuts. A copy that is interrupted leaves chunks that the next one
+finds.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from offhost.backup.copy import settle
+from offhost.backup.destination import Destination
+from offhost.backup.lineage import Relation, copied_origin
+from offhost.backup.replica import Base, DiskProgress, DiskReplica, of_repository
+from offhost.backup.report import CopyState, PointCopy, Problem
+from offhost.clock import rfc3339
+from offhost.errors import BackendError, Conflict, OffhostError, Stopped, UsageError
+from offhost.ids import VmId
+from offhost.repository.manifest import Manifest
+from offhost.repository.repository import Repository
+from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.session import WriteSession
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """Copies points. `stop` ends it between two spans."""
+
+    source: Repository
+    destination: Destination
+    progress: DiskProgress
+    stop: threading.Event
+
+    def __post_init__(self) -> None:
+        if self.source.config.repository_id == self.destination.repository.config.repository_id:
+            raise UsageError(
+                "a repository cannot be copied into itself", hint="make another: `offhost repo init --like THIS_ONE`"
+            )
+
+    def relation(self, vm: VmId) -> Relation:
+        """One VM's points on both sides, as they are now."""
+        there = self.destination.repository
+        return Relation(
+            source=self.source.config.repository_id.hex(),
+            destination=there.config.repository_id.hex(),
+            points=self.source.points.of(vm),
+            copies=there.points.of(vm),
+            forgotten=there.points.forgotten_of(vm),
+            gone=there.points.gone(),
+        )
+
+    def run(self, points: Sequence[Manifest], told: Callable[[PointCopy], object]) -> list[PointCopy]:
+        """Copy points in the order given; `told` hears of each as it is done with.
+
+        A point that fails does not keep the others from being tried, unless a store itself failed. Raises: Stopped.
+        """
+        done: list[PointCopy] = []
+        broken = False
+        for point in points:
+            report = described(point, "left")
+            if not broken:
+                try:
+                    report = self.copy(point)
+                except Stopped:
+                    raise
+                except OffhostError as error:
+                    broken = isinstance(error, BackendError)
+                    problem = Problem(error.code, str(error), error.hint)
+                    report = replace(described(point, "failed"), problem=problem)
+            done.append(report)
+            told(report)
+        return done
+
+    def copy(self, point: Manifest) -> PointCopy:
+        """Copy one point, unless the destination has it; one that was forgotten there is copied again.
+
+        Raises: IntegrityError when the source, or what arrived, is damaged; Conflict when the point is being collected;
+        SessionFenced; BackendError; Stopped. No point exists at the destination then.
+        """
+        repository = self.destination.repository
+        with (
+            self.source.reading(point) as original,
+            repository.session(point.vm_id, self.destination.write_check) as (session, latest),
+        ):
+            relation = self.relation(point.vm_id)
+            if twins := relation.copies_of(point):
+                return replace(described(point, "there"), copy=twins[0].id)
+            with self._base(relation, point, latest) as base:
+                replica = _PointReplica(self, original, base, session)
+                files = replica.run()
+                copied = replace(
+                    point,
+                    id=session.id,
+                    sequence=relation.sequence_for(point),
+                    predecessor=repository.points.predecessor(latest.manifest) if latest else None,
+                    disks=tuple(replace(disk.disk, map=disk.finish()) for disk in replica.disks),
+                    files=self.destination.store_files(session, files),
+                    origin=copied_origin(relation.source, point, relation.missed_before(point)),
+                )
+                settle(session, [replica.run, lambda: self.destination.store_files(session, files)], self.stop)
+                replica.check(copied)
+                session.commit(copied)
+        return replica.report(self._kept(point))
+
+    @contextmanager
+    def _base(self, relation: Relation, point: Manifest, latest: RestorePoint | None) -> Iterator[Base]:
+        """The point whose difference from this one is to be copied, held at the source; else the destination's latest,
+        which lends its leaves.
+        """
+        twins = relation.nearest_twins(point)
+        if twins is None:
+            yield Base(latest)
+            return
+        with ExitStack() as held:
+            original = None
+            with suppress(Conflict):  # the source's collector is about to remove it
+                original = held.enter_context(self.source.reading(twins.original))
+            yield Base(self.destination.repository.restore_point(twins.copy), original)
+
+    def _kept(self, point: Manifest) -> str:
+        """The copy that counts, when somebody else copied the point at the same time: the others are forgotten.
+
+        Each copier lists what is there after it put its own, so whoever comes last sees all, and all choose alike.
+        """
+        kept, *others = self.relation(point.vm_id).copies_of(point)
+        for other in others:
+            self.destination.repository.marks.forget(other.id, f"copied twice at the same time: {kept.id} is the same")
+        return kept.id
+
+
+def described(point: Manifest, state: CopyState) -> PointCopy:
+    """A point's report before anything was done."""
+    return PointCopy(point.vm_name, point.vm_id, point.id, rfc3339(point.time), state)
+
+
+class _PointReplica:
+    """One point on its way: what `run` stores may be stored again."""
+
+    def __init__(self, of: Replication, original: RestorePoint, base: Base, session: WriteSession) -> None:
+        self._of, self._point, self._session = of, original.manifest, session
+        self._original = original
+        self.disks = [
+            DiskReplica(of.source, of.destination, original, disk, base, session, of.progress)
+            for disk in self._point.disks
+        ]
+
+    def run(self) -> dict[str, bytes]:
+        """Copy the disks; the files' content, which is small."""
+        for disk in self.disks:
+            disk.copy.run(self._of.stop)
+        with of_repository(self._of.source):
+            return {file.name: self._original.file(file) for file in self._point.files}
+
+    def check(self, copied: Manifest) -> None:
+        """Compare what arrived, before it counts. Raises: IntegrityError; Stopped."""
+        arrived = self._of.destination.repository.restore_point(copied)
+        for disk in self.disks:
+            disk.check(arrived, self._of.stop)
+        with of_repository(self._of.destination.repository):
+            for file in copied.files:
+                arrived.file(file)
+
+    def report(self, copy: str) -> PointCopy:
+        """What it amounted to."""
+        totals = [disk.copy.totals for disk in self.disks]
+        return replace(
+            described(self._point, "copied"),
+            copy=copy,
+            read_bytes=sum(total.read_bytes for total in totals),
+            new_bytes=sum(total.new_bytes for total in totals),
+            stored_bytes=self._session.stored_bytes,
+            read_in_full=tuple(f"{disk.label}: {disk.reason}" for disk in self.disks if disk.reason),
+        )
