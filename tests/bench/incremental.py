@@ -16,6 +16,7 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import image_id
 from offhost.repository.manifest import Manifest, PointDisk
+from offhost.repository.credentials import Passphrase
 from offhost.repository.repository import Repository
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     areas = ExtentMap(Extent(start, end) for start, end in json.loads(Path(areas_file).read_text()))
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "offhost"
     with (
-        Repository.open(Path(folder), os.environ["OFFHOST_PASSPHRASE"], cache=cache) as repository,
+        Repository.open(Path(folder), Passphrase(os.environ["OFFHOST_PASSPHRASE"]), cache=cache) as repository,
         SpanWorkers() as workers,
     ):
         print(json.dumps({"read_bytes": back_up(Destination(repository, workers), Path(disk), vm, areas)}))

@@ -61,7 +61,7 @@ def test_the_reader_stands_on_its_own() -> None:
 
 
 def test_a_golden_repository_is_read_by_the_document_alone(tmp_path: Path) -> None:
-    reader = Reader(unpack(HERE / "format-1.tar.gz", tmp_path), PASSPHRASE)
+    reader = Reader(unpack(HERE / "format-1.tar.gz", tmp_path), PASSPHRASE.text)
     assert [content(reader, point["disks"][0]) for point in reader.points()] == generations()
     assert reader.check_runs() > 0
 
@@ -84,7 +84,7 @@ def test_spans_patches_files_and_every_codec_are_read_by_the_document_alone(
             codec = (Codec.LZ4, Codec.ZSTD)[day % 2]
             store(repository, workers, disk, codec, ExtentMap([Extent(at, at + 5000)]))
             states.append(bytes(disk))
-    reader = Reader(root, PASSPHRASE)
+    reader = Reader(root, PASSPHRASE.text)
     points = reader.points()
     assert [point["sequence"] for point in points] == list(range(1, 21))
     for point, state in zip(points, states, strict=True):
@@ -105,4 +105,4 @@ def test_the_document_tells_another_key_and_a_flipped_bit(tmp_path: Path) -> Non
     pack.chmod(0o600)
     pack.write_bytes(data)
     with pytest.raises(Wrong, match="not those its name says"):
-        Reader(root, PASSPHRASE)
+        Reader(root, PASSPHRASE.text)

@@ -16,6 +16,7 @@ from offhost.cli.invocation import Invocation
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
+    from offhost.repository.credentials import Unlock
     from offhost.repository.repository import Repository
     from offhost.repository.unlocked import UnlockedRepository
 
@@ -42,13 +43,15 @@ def unlocked(invocation: Invocation) -> UnlockedRepository:
     return unlock(*located(invocation))
 
 
-def located(invocation: Invocation) -> tuple[Path, str]:
+def located(invocation: Invocation) -> tuple[Path, Unlock]:
     """Where the repository lies, and its passphrase: by directory, or as proxy.yaml describes it under a name."""
     if not invocation.repo:
         raise UsageError("which repository?", hint="offhost --repo DIR …")
+    from offhost.repository.credentials import Passphrase
+
     root = Path(invocation.repo)
     if os.sep in invocation.repo or root.exists() or not invocation.config.is_file():
-        return root, passphrase(invocation)
+        return root, Passphrase(passphrase(invocation))
     repositories = invocation.configuration().repositories
     if invocation.repo not in repositories:
         names = ", ".join(sorted(repositories)) or "none"
@@ -56,7 +59,7 @@ def located(invocation: Invocation) -> tuple[Path, str]:
             f"{invocation.repo}: neither a directory nor a repository of {invocation.config}", hint=f"it has {names}"
         )
     described = repositories[invocation.repo]
-    return described.path, described.passphrase.resolve()
+    return described.path, Passphrase(described.passphrase.resolve())
 
 
 def passphrase(invocation: Invocation) -> str:

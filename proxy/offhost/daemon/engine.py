@@ -24,6 +24,7 @@ from offhost.ids import RunId, VmId
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec
+from offhost.repository.credentials import Passphrase
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
 from offhost.snapshot.leftovers import remove_leftovers
@@ -181,7 +182,10 @@ class Engine:
         described = self._configuration.repositories[name]
         repository = await in_thread(
             lambda: Repository.open(
-                described.path, described.passphrase.resolve(), cache=self._state.path / "index", clock=self._clock
+                described.path,
+                Passphrase(described.passphrase.resolve()),
+                cache=self._state.path / "index",
+                clock=self._clock,
             )
         )
         compression = Compression(_CODECS[described.compression])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offhost.backend.contract import Backend
-from offhost.errors import FormatTooNew, NoRepository, PackCorrupt
+from offhost.errors import FormatTooNew, NoRepository, PackCorrupt, WrongKey
 from offhost.repository.keys import KEY_BYTES, Keyring
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, epoch_of, seal_json, unseal_json
 
@@ -32,7 +32,12 @@ class SealedConfig:
         return epoch_of(self.name, self.data)
 
     def open(self, keyring: Keyring) -> "RepositoryConfig":
-        """Raises: PackCorrupt; FormatTooNew for flags that this version does not know."""
+        """Read it with a keyring of its epoch.
+
+        Raises: WrongKey for a keyring that is out of date; FormatTooNew for flags that this version does not know;
+        PackCorrupt.
+        """
+        self._check_epoch(keyring)
         value = unseal_json(keyring, ObjectType.CONFIG, self.name, self.data)
         try:
             needs = [*value["read"], *value["write"]]
@@ -51,6 +56,21 @@ class SealedConfig:
         except (KeyError, TypeError, ValueError) as error:
             raise PackCorrupt(f"{self.name}: not a configuration: {error!r}") from error
 
+    def _check_epoch(self, keyring: Keyring) -> None:
+        """The last epoch a keyring knows is in force: an older configuration must not bring an older key back."""
+        if keyring.epoch < self.epoch:
+            raise WrongKey(
+                f"{self.location}: the key given is out of date: it knows key epoch {keyring.epoch}, and "
+                f"{self.epoch} is in force",
+                hint="use a key that was kept or added when or since the epoch began (`offhost keys rotate`)",
+            )
+        if keyring.epoch > self.epoch:
+            raise PackCorrupt(
+                f"{self.location}: {self.name} is of key epoch {self.epoch}, and the key given knows {keyring.epoch}: "
+                "an older configuration was put back, or `keys rotate` was cut short",
+                hint="use another key of the repository; else bring config/ back from a copy of it",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class RepositoryConfig:
@@ -62,6 +82,12 @@ class RepositoryConfig:
     encrypted: bool = True
     name: str = "config/00000001"
     value: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def check_collectable(self) -> None:
+        """Refuse to collect what a newer version may keep in a way of its own. Raises: FormatTooNew."""
+        flags = self.value.get("collect")
+        if flags != []:
+            raise FormatTooNew(f"{self.name}: only a newer offhost may collect here ({flags})", hint="update offhost")
 
     def successor(self, keyring: Keyring, changes: dict[str, Any]) -> tuple[str, bytes]:
         """The next generation, sealed with the keyring's last epoch, which it puts in force."""

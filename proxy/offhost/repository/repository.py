@@ -8,58 +8,60 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock
 from offhost.errors import BackendError, Conflict, ObjectExists
 from offhost.ids import VmId
-from offhost.repository.configuration import FORMAT, read_config
-from offhost.repository.keys import Argon2Cost, Keyring
+from offhost.repository.configuration import first_config, read_config
+from offhost.repository.credentials import Unencrypted, Unlock
+from offhost.repository.keys import KEY_BYTES, Keyring
 from offhost.repository.manifest import Manifest
+from offhost.repository.opening import open_keyring, passphrase_salt
 from offhost.repository.packer import WriteCheck
 from offhost.repository.presence import Presence
 from offhost.repository.reading import PackReader
 from offhost.repository.restorepoint import RestorePoint
-from offhost.repository.sealed import ObjectType, seal_json
 from offhost.repository.session import WriteSession
 from offhost.repository.store import ChunkStore
-from offhost.repository.unlocked import UnlockedRepository, keyring_of
+from offhost.repository.unlocked import UnlockedRepository
+from offhost.repository.wrappers import Argon2Cost, wrap
 
 _log = logging.getLogger(__name__)
-
-CUTTER = "page-1"
 
 _FOLDERS = ["config", "keys", "index", "points", "sessions", "condemned", "sweeps", "marks"]
 _PACK_FOLDERS = [f"packs/{number:02x}" for number in range(256)]
 
 
-def create(root: Path, passphrase: str, *, clock: Clock | None = None, cost: Argon2Cost | None = None) -> None:
+def create(
+    root: Path,
+    unlock: Unlock,
+    *,
+    clock: Clock | None = None,
+    cost: Argon2Cost | None = None,
+    cut_secret: bytes | None = None,
+) -> None:
     """Make a repository in a directory that is empty or not there yet.
 
-    Raises: Conflict when something is there already; BackendError.
+    `unlock` is what opens it from then on; Unencrypted leaves its keys in the open. `cut_secret` (32 bytes) is that of
+    a repository whose cuts this one is to share. Raises: Conflict when something is there already; BackendError.
     """
     if root.exists() and any(root.iterdir()):
         raise Conflict(f"{root}: not empty", hint="a repository is made in an empty or new directory")
     backend = LocalBackend.create(root, _FOLDERS + _PACK_FOLDERS)
     _probe(backend)
-    keyring = Keyring.new()
-    wrapper_id, wrapper = keyring.wrap(passphrase, cost or Argon2Cost())
+    keyring, created = Keyring.new(), (clock or SystemClock()).now().isoformat()
+    name, config = first_config(
+        keyring,
+        cut_secret=cut_secret or secrets.token_bytes(KEY_BYTES),
+        encrypted=not isinstance(unlock, Unencrypted),
+        created=created,
+    )
+    salt = passphrase_salt(config)
+    wrapper_id, wrapper = wrap(keyring, unlock, label="", created=created, salt=salt, cost=cost or Argon2Cost())
     backend.put(f"keys/{wrapper_id}", wrapper)
-    value: dict[str, Any] = {
-        "format": FORMAT,
-        "repository": keyring.repository_id.hex(),
-        "read": [],
-        "write": [],
-        "collect": [],
-        "suite": 1,
-        "cutter": CUTTER,
-        "cut_secret": secrets.token_hex(32),
-        "created": (clock or SystemClock()).now().isoformat(),
-    }
-    name = "config/00000001"
-    backend.put(name, seal_json(keyring, ObjectType.CONFIG, name, value))
+    backend.put(name, config)
 
 
 def _probe(backend: LocalBackend) -> None:
@@ -79,25 +81,29 @@ class Repository(UnlockedRepository):
     """An open repository. Thread-safe; close it, or use it as a context."""
 
     def __init__(
-        self, backend: Backend, keyring: Keyring, cache: Path | None = None, clock: Clock | None = None
+        self,
+        backend: Backend,
+        keyring: Keyring,
+        cache: Path | None = None,
+        clock: Clock | None = None,
+        *,
+        unlock: Unlock | None = None,
     ) -> None:
-        super().__init__(backend, keyring, clock)
+        super().__init__(backend, keyring, clock, unlock=unlock)
         self.store = ChunkStore(
             backend, keyring, self.graveyard, cache / keyring.repository_id.hex() if cache else None
         )
         self.reader = PackReader(backend, keyring, self.store.index)
 
     @classmethod
-    def open(
-        cls, root: Path, passphrase: str, *, cache: Path | None = None, clock: Clock | None = None
-    ) -> "Repository":
+    def open(cls, root: Path, unlock: Unlock, *, cache: Path | None = None, clock: Clock | None = None) -> "Repository":
         """Open a directory. `cache` is where index copies may be kept.
 
         Raises: NoRepository, WrongKey, FormatTooNew; IntegrityError.
         """
         backend = LocalBackend(root)
         backend.sweep_temporary()
-        repository = cls(backend, keyring_of(backend, passphrase), cache, clock)
+        repository = cls(backend, open_keyring(backend, unlock).keyring, cache, clock, unlock=unlock)
         try:
             repository.refresh()
         except BaseException:
@@ -106,8 +112,13 @@ class Repository(UnlockedRepository):
         return repository
 
     def refresh(self, *, for_writing: bool = False) -> None:
-        """Learn what other processes have stored since; see `ChunkStore.refresh`."""
+        """Learn what other processes have stored since, and the keys they did it with; see `ChunkStore.refresh`."""
+        self.refresh_keys()
         self.store.refresh(for_writing=for_writing)
+
+    def check_collectable(self) -> None:
+        """Refuse to collect under a configuration, read anew, that this version does not know. Raises: FormatTooNew."""
+        read_config(self.backend, self.keyring).check_collectable()
 
     @contextmanager
     def session(self, vm: VmId, check: WriteCheck = "full") -> Iterator[tuple[WriteSession, RestorePoint | None]]:
@@ -119,7 +130,6 @@ class Repository(UnlockedRepository):
         with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
             session.open()
             self.refresh(for_writing=True)
-            read_config(self.backend, self.keyring)
             latest = max(self.points.of(vm), key=lambda point: point.order, default=None)
             yield session, self.restore_point(latest) if latest else None
 

@@ -23,6 +23,8 @@ PAYLOAD_LIMIT_BYTES = 64 << 20
 _MAGIC = b"OFFHOST\x01"
 _SUITE_AES_256_GCM = 1
 _HEADER = struct.Struct("<8sBBH32s")
+SALT_AT, SALT_BYTES = 12, 32
+"""Where an object's salt lies."""
 _TAG_BYTES = 16
 _NONCE = bytes(12)  # the key is this object's alone, so one nonce serves
 
@@ -42,10 +44,17 @@ class ObjectType(IntEnum):
 
 def seal(keyring: Keyring, kind: ObjectType, name: str, payload: bytes) -> bytes:
     """A payload as the bytes of the object `name`."""
-    salt = secrets.token_bytes(32)
-    header = _HEADER.pack(_MAGIC, kind, _SUITE_AES_256_GCM, keyring.epoch, salt)
-    cipher = AESGCM(keyring.sealing_key(keyring.epoch, kind, salt))
+    salt, epoch = secrets.token_bytes(SALT_BYTES), keyring.epoch
+    header = _HEADER.pack(_MAGIC, kind, _SUITE_AES_256_GCM, epoch, salt)
+    cipher = AESGCM(keyring.sealing_key(epoch, kind, salt))
     return header + cipher.encrypt(_NONCE, payload, header + keyring.repository_id + name.encode())
+
+
+def epoch_of(name: str, data: bytes) -> int:
+    """The key epoch that an object says seals it. Raises: PackCorrupt when it is no sealed object."""
+    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+        raise PackCorrupt(f"{name}: not a sealed object")
+    return int(_HEADER.unpack_from(data)[3])
 
 
 def unseal(keyring: Keyring, kind: ObjectType, name: str, data: bytes) -> bytes:

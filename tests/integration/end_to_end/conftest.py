@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from offhost.repository.keys import Argon2Cost
+from offhost.repository.credentials import Passphrase
 from offhost.repository.repository import create
+from offhost.repository.wrappers import Argon2Cost
 from support.site import PASSPHRASE, BackedUp, Site
 from support.vcenter import SimulatedVCenter
 
@@ -19,7 +20,7 @@ _numbers = count(1)
 def empty_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository without restore points, to be copied; its passphrase is quick to try, for once."""
     path = tmp_path_factory.mktemp("repository") / "empty"
-    create(path, PASSPHRASE, cost=Argon2Cost(time=1, memory_kib=8 << 10, lanes=1))
+    create(path, Passphrase(PASSPHRASE), cost=Argon2Cost(time=1, memory_kib=8 << 10, lanes=1))
     return path
 
 

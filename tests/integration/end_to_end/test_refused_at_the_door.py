@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from offhost.repository.credentials import Passphrase
 from offhost.repository.repository import Repository
 from offhost.repository.sealed import ObjectType, get_json, seal_json
 from support.site import PASSPHRASE, Site
@@ -86,7 +87,7 @@ def test_where_there_is_no_repository(site: Site, spoil: Callable[[Site], None])
 
 
 def test_a_repository_of_a_newer_version(site: Site) -> None:
-    with Repository.open(site.repository, PASSPHRASE) as repository:
+    with Repository.open(site.repository, Passphrase(PASSPHRASE)) as repository:
         newer = get_json(repository.backend, repository.keyring, ObjectType.CONFIG, "config/00000001")
         newer |= {"read": ["holographic packs"]}
         name = "config/00000002"

@@ -15,7 +15,7 @@ def loaded(*command: str) -> set[str]:
     """The modules that a command has loaded when it ends."""
     ran = subprocess.run(
         [sys.executable, "-c", RUN, *command],
-        env={"OFFHOST_PASSPHRASE": PASSPHRASE},
+        env={"OFFHOST_PASSPHRASE": PASSPHRASE.text},
         capture_output=True,
         text=True,
         check=True,

@@ -28,6 +28,7 @@ from offhost.errors import (
 )
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId, image_id
+from offhost.repository.credentials import Passphrase
 from offhost.repository.repository import Repository, create
 from offhost.repository.sealed import ObjectType, get_json, seal_json
 from offhost.repository.stats import stats
@@ -312,7 +313,7 @@ def _segments(repository: Repository) -> list:  # type: ignore[type-arg] # of se
 def test_several_processes_write_one_repository(root: Path, tmp_path: Path) -> None:
     image = tmp_path / "disk.raw"
     image.write_bytes(noise(1, SMALL))
-    environment = os.environ | {"OFFHOST_PASSPHRASE": PASSPHRASE, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = os.environ | {"OFFHOST_PASSPHRASE": PASSPHRASE.text, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     program = "import sys; from offhost.cli.main import main; sys.exit(main())"
     writers = [
         subprocess.Popen(
@@ -398,7 +399,7 @@ def test_a_forged_mark_takes_no_point_away(root: Path, workers: SpanWorkers) -> 
 
 def test_a_wrong_passphrase_is_told_from_a_place_without_a_repository(root: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongKey):
-        Repository.open(root, "wrong")
+        Repository.open(root, Passphrase("wrong"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoRepository, match="not an offhost repository"):
         Repository.open(tmp_path / "empty", PASSPHRASE)
