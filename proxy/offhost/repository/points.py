@@ -66,11 +66,12 @@ class Points:
 
     def forgotten_of(self, vm: VmId) -> list[Manifest]:
         """The points of one VM that were forgotten, and are still there and open."""
-        folder = f"points/{self._keyring.vm_folder(vm)}"
+        forgotten = self._marks.forgotten()
         found = []
-        for sid in sorted(self._marks.forgotten()):
-            with suppress(IntegrityError):  # nobody needs it any more
-                found.append(self._read(f"{folder}/{sid}"))
+        for item in self._backend.list(f"points/{self._keyring.vm_folder(vm)}/"):
+            if item.name.rpartition("/")[2] in forgotten:
+                with suppress(IntegrityError):  # nobody needs it any more
+                    found.append(self._read(item.name))
         return [point for point in found if point]
 
     def ids(self) -> frozenset[SessionId]:
