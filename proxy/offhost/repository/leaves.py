@@ -21,7 +21,6 @@ _PATCHES_AT_LEAST = 8
 _KEYFRAME, _PATCH = 0, 1
 _COUNT = struct.Struct("<I")
 _PATCH_HEAD = struct.Struct("<B32sI")
-_NO_ENTRIES = SpanMap.of([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +138,27 @@ def difference(old: SpanMap, new: SpanMap) -> Splices:
     return Splices(at.astype(np.uint32), removed[spliced].astype(np.uint32), inserted[spliced].astype(np.uint32), fresh)
 
 
-def apply(parent: SpanMap, splices: Splices) -> SpanMap:
-    """The entries that a patch stands for. Raises: PackCorrupt when it does not fit its parent."""
+def splice_order(parent_entries: int, splices: Splices) -> NDArray[np.intp]:
+    """Where the entries of a patch's span come from: positions in the parent's entries followed by the new ones.
+
+    Raises: PackCorrupt when the patch does not fit a parent of so many entries.
+    """
     ends = splices.at.astype(np.uint64) + splices.removed
-    fits = not len(ends) or (ends[-1] <= len(parent) and not (splices.at[1:] < ends[:-1]).any())
+    fits = not len(ends) or (ends[-1] <= parent_entries and not (splices.at[1:] < ends[:-1]).any())
     if not fits or int(splices.inserted.sum(dtype=np.uint64)) != len(splices.entries):
         raise PackCorrupt("a leaf's patch does not fit its parent")
-    parts, done, taken = [_NO_ENTRIES], 0, 0
-    for at, removed, inserted in zip(
-        *(c.tolist() for c in (splices.at, splices.removed, splices.inserted)), strict=True
-    ):
-        parts += [_cut(parent, done, at), _cut(splices.entries, taken, taken + inserted)]
-        done, taken = at + removed, taken + inserted
-    parts.append(_cut(parent, done, len(parent)))
-    columns = ([getattr(part, name) for part in parts] for name in ("starts", "lengths", "ids"))
-    return checked(SpanMap(*(np.concatenate(column) for column in columns)))
+    steps = np.zeros(parent_entries + 1, np.int64)
+    np.add.at(steps, splices.at, 1)
+    np.subtract.at(steps, ends.astype(np.intp), 1)
+    kept = np.flatnonzero(steps[:-1].cumsum() == 0)
+    inserted = np.arange(parent_entries, parent_entries + len(splices.entries))
+    # an entry of the parent stands behind what is spliced in at it
+    order = np.argsort(np.concatenate([2 * kept + 1, 2 * np.repeat(splices.at, splices.inserted)]), kind="stable")
+    return np.concatenate([kept, inserted])[order]
 
 
-def _cut(entries: SpanMap, start: int, end: int) -> SpanMap:
-    return SpanMap(entries.starts[start:end], entries.lengths[start:end], entries.ids[start:end])
+def apply(parent: SpanMap, splices: Splices) -> SpanMap:
+    """The entries that a patch stands for. Raises: PackCorrupt when it does not fit its parent."""
+    order = splice_order(len(parent), splices)
+    columns = ((getattr(parent, name), getattr(splices.entries, name)) for name in ("starts", "lengths", "ids"))
+    return checked(SpanMap(*(np.concatenate(column)[order] for column in columns)))
