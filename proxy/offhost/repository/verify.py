@@ -1,156 +1,330 @@
 """Verification: whether everything that restore points refer to is there, and is what was written.
 
-Owns: the walk, and naming what each piece of damage harms. Does not own: the checks of a byte (packs, diskmap).
+Owns: what is looked at, in which order; that damage is marked, so that writers store anew what it took; the report.
+Does not own: the checks of a pack (checking), of index runs (agreement), of small objects (inspection), whom damage
+harms (harm), what was read when (verified), reading one disk end to end (endtoend).
 """
 
+import logging
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
 
-import blake3
-
-from offhost.errors import BackendError, IntegrityError, Stopped
+from offhost.errors import BackendError, ObjectNotFound, Stopped
 from offhost.ids import ChunkId
-from offhost.repository.diskmap import DiskMap
+from offhost.repository.agreement import Agreement
+from offhost.repository.checking import PackCheck, PackChecker, PackFault
+from offhost.repository.damage import NAMED_HARMS, Damage
+from offhost.repository.harm import HarmWalk
+from offhost.repository.inspection import inspect
 from offhost.repository.manifest import Manifest
-from offhost.repository.packs import (
-    HEADER_BYTES,
-    PACK_LIMIT_BYTES,
-    Entries,
-    Kind,
-    Location,
-    PackCipher,
-    pack_object,
-    read_directory,
-)
+from offhost.repository.marks import Slots
+from offhost.repository.pacing import Pace
+from offhost.repository.packs import Location, pack_object
 from offhost.repository.repository import Repository
+from offhost.repository.verified import Ledger
 
-Progress = Callable[[int, int], None]
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], object]
+"""Told bytes of packs done and in all."""
+
+CONTINUED_WITHIN_S = 7 * 86400
+"""A verification of everything that was begun longer ago than this is begun anew."""
+
+_QUEUED_EACH = 2
+_SAVE_EVERY_S = 300.0
+_LOOK_AGAIN_S = 1.0
+_NAMED = 4
+
+_MISSING = "chunks that restore points need are in no pack"
+_POINT_TAKEN = "nobody but a collector deletes points, after saying so: see who has access to the repository"
+_STOPPED = "the same command goes on from here"
+_REBUILD = "no data is lost by it: `offhost repo rebuild` makes the index anew"
+_UNREADABLE_POINT = "it cannot be restored, and the VM's next backup does without; move it away to be done with it"
+_HEALING = "the next backups store again what the disks still hold; for older points nothing else is left of the rest"
+_HARMLESS = "no restore point needs what was in it, or each chunk has another good copy"
+
+
+def _threads() -> int:
+    return max(os.cpu_count() or 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """Something wrong, and what cannot be restored because of it: `VM, point, disk` lines."""
+class Reading:
+    """How the bytes of packs are verified: `share` of them, those that were read longest ago first.
 
-    what: str
-    harms: tuple[str, ...] = ()
+    A verification of everything goes on where one of the last days was stopped, unless `anew`.
+    """
+
+    share: float = 1.0
+    bytes_per_s: float | None = None
+    anew: bool = False
+    threads: int = field(default_factory=_threads)
 
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was looked at and found wrong."""
+    """What was looked at and found wrong. `healed` is damage that is known and harms nothing any more."""
 
     points: int = 0
     packs: int = 0
     chunks: int = 0
+    read_packs: int = 0
+    """Packs of which every byte was read."""
     read_bytes: int = 0
+    continued_from: datetime | None = None
+    """When the verification was begun that this one went on with."""
     damage: list[Damage] = field(default_factory=list)
+    healed: list[str] = field(default_factory=list)
 
 
-def verify(repository: Repository, *, data: bool, progress: Progress, stop: threading.Event) -> VerifyReport:
-    """Check every pack's directory, every map and that all their chunks exist; with `data`, every byte of every pack.
+def verify(
+    repository: Repository,
+    *,
+    data: bool = False,
+    reading: Reading | None = None,
+    progress: Progress = lambda *_: None,
+    stop: threading.Event,
+) -> VerifyReport:
+    """Check every pack's directory, the index, every map, and that all their chunks exist; with `data`, every byte too.
 
-    `progress` is told bytes of packs done and in all. Damage is in the report, not an error. Raises: Stopped.
+    Damage is in the report, not an error, and is marked where the repository can be written to.
+    Raises: Stopped, what was read being remembered; Unavailable when the store as a whole does not answer.
     """
-    report = VerifyReport()
-    bad: set[ChunkId] = set()
-    exist = repository.store.index.packs
-    sizes = {item.name.rpartition("/")[2]: item.size_bytes for item in repository.backend.list("packs/")}
-    done, total = 0, sum(size for pack, size in sizes.items() if pack in exist)
-    for pack in sorted(exist):
-        if stop.is_set():
-            raise Stopped("verification was stopped before its end: nothing is said of the rest")
-        bad |= _check_pack(repository, pack, data, report)
-        done += sizes.get(pack, 0)
-        progress(done, total)
-    _check_points(repository, bad, report)
-    return report
+    return _Verification(repository, reading or (Reading() if data else None), progress, stop).run()
 
 
-def _check_pack(repository: Repository, pack: str, data: bool, report: VerifyReport) -> set[ChunkId]:
-    """The chunks of a pack that cannot be read from it."""
-    report.packs += 1
-    try:
-        entries = read_directory(repository.backend, repository.keyring, pack)
-        report.chunks += len(entries)
-        return _check_bytes(repository, pack, entries, report) if data else set()
-    except (IntegrityError, BackendError) as error:
-        report.damage.append(Damage(str(error)))
-        return repository.store.index.chunks_of(pack)  # the pack itself cannot be asked
+class _Verification:
+    """One verification. For one thread, which has others read packs.
 
+    `_bad` is what counts as damaged: what was found now, and what was marked before and has not been read again.
+    """
 
-def _check_bytes(repository: Repository, pack: str, entries: Entries, report: VerifyReport) -> set[ChunkId]:
-    content = memoryview(repository.backend.get(pack_object(pack), PACK_LIMIT_BYTES))
-    report.read_bytes += len(content)
-    bad: set[ChunkId] = set()
-    cipher = PackCipher.of(repository.keyring, bytes(content[:HEADER_BYTES]), pack_object(pack))
-    for identity, _, *place in entries.tolist():
-        chunk, at = ChunkId(identity), Location(pack, *place)
-        sealed = content[at.offset : at.offset + at.stored]
+    def __init__(
+        self, repository: Repository, reading: Reading | None, progress: Progress, stop: threading.Event
+    ) -> None:
+        self._repository, self._reading, self._progress, self._stop = repository, reading, progress, stop
+        self._report = VerifyReport()
+        self._bad: dict[str, PackFault] = {}
+        self._known: Mapping[str, Slots] = {}
+        self._new: set[str] = set()
+        self._vanished: list[str] = []
+        self._agreement = Agreement()
+        pace = Pace(reading.bytes_per_s if reading else None, repository.clock, stop)
+        self._checker = PackChecker(repository.backend, repository.keyring, stop, pace.take, self._agreement.learn)
+
+    def run(self) -> VerifyReport:
+        """All of it."""
+        repository, report = self._repository, self._report
+        repository.refresh()
+        self._known = repository.marks.damaged()
+        self._bad = {pack: _marked(pack, slots) for pack, slots in self._known.items()}
+        report.damage += inspect(repository.backend, repository.keyring)
+        self._check_packs()
+        self._check_runs()
+        points, unreadable = repository.points.read()
+        report.points = len(points)
+        report.damage += [Damage(str(error), hint=_UNREADABLE_POINT) for error in unreadable]
+        if not unreadable:  # a predecessor that does not open has been named already
+            report.damage += _order_broken(points, repository)
+        self._name_harm(points)
+        return report
+
+    # packs
+
+    def _check_packs(self) -> None:
+        """Every pack's directory, and the bytes of those whose turn it is."""
+        repository = self._repository
+        exist = repository.store.index.packs
+        listed = ((item.name.rpartition("/")[2], item.size_bytes) for item in repository.backend.list("packs/"))
+        sizes = {pack: size for pack, size in listed if pack in exist}
+        if self._reading is None:
+            self._check(sorted(sizes), sizes, self._checker.directory)
+            return
+        ledger = Ledger.load(repository.backend, repository.keyring, repository.clock)
+        turn = self._turn(ledger, self._reading, sizes)
+        self._check(sorted(sizes.keys() - set(turn)), {}, self._checker.directory)
         try:
-            cipher.open_chunk(chunk, at, sealed, repository.reader.id_key(Kind(at.kind)))
-        except (IntegrityError, ValueError) as error:
-            bad.add(chunk)
-            report.damage.append(Damage(str(error)))
-    if not bad and blake3.blake3(content).hexdigest() != pack:
-        report.damage.append(
-            Damage(f"{pack_object(pack)}: its bytes are not those its name says, though all chunks open")
-        )
-    return bad
+            self._check(turn, sizes, self._checker.data, ledger)
+        except BaseException:
+            ledger.save(sizes)
+            raise
+        ledger.save(sizes, done=self._reading.share >= 1)
 
+    def _turn(self, ledger: Ledger, reading: Reading, sizes: Mapping[str, int]) -> list[str]:
+        """The packs to read, the one first that was read longest ago."""
+        turn = sorted(sizes, key=lambda pack: (ledger.read_at(pack), pack))
+        if reading.share < 1:
+            wanted, taken = reading.share * sum(sizes.values()), 0
+            for count, pack in enumerate(turn):
+                if taken >= wanted:
+                    return turn[:count]
+                taken += sizes[pack]
+            return turn
+        now, begun = ledger.now(), ledger.begun
+        if begun is None or reading.anew or not 0 <= now - begun <= CONTINUED_WITHIN_S:
+            ledger.begun = now
+            return turn
+        self._report.continued_from = datetime.fromtimestamp(begun, UTC)
+        return [pack for pack in turn if ledger.read_at(pack) < begun]
 
-def _check_points(repository: Repository, bad: set[ChunkId], report: VerifyReport) -> None:
-    points, damaged = repository.points.read()
-    report.damage.extend(Damage(str(error)) for error in damaged)
-    seen: dict[bytes, set[ChunkId]] = {}
-    harmed: dict[str, list[str]] = {}
-    for point in points:
-        report.points += 1
-        for what, where in _check_point(repository, point, bad, seen):
-            harmed.setdefault(what, []).append(where)
-    if not damaged:  # a predecessor that does not open has been named already
-        _check_order(points, repository, report)
-    report.damage.extend(Damage(what, tuple(dict.fromkeys(where))) for what, where in harmed.items())
-
-
-def _check_point(
-    repository: Repository, point: Manifest, bad: set[ChunkId], seen: dict[bytes, set[ChunkId]]
-) -> Iterator[tuple[str, str]]:
-    """What is wrong with a point, and where. `seen` holds the harm of each leaf that was looked at already."""
-    where = f"{point.vm_name}, point {point.id[:12]} of {point.time:%Y-%m-%d %H:%M:%S}Z"
-    restore = repository.restore_point(point)
-    for file in point.files:
-        for chunk in _unreadable(repository, file.chunks, bad):
-            yield f"chunk {chunk.hex()[:12]} cannot be read", f"{where}, file {file.name}"
-    for disk in point.disks:
-        try:
-            for what in _check_disk(repository, restore.map(disk), bad, seen):
-                yield what, f"{where}, disk {disk.key}"
-        except IntegrityError as error:
-            yield str(error), f"{where}, disk {disk.key}"
-
-
-def _check_disk(
-    repository: Repository, disk: DiskMap, bad: set[ChunkId], seen: dict[bytes, set[ChunkId]]
-) -> Iterator[str]:
-    for span in range(len(disk)):
-        slot = disk.slot(span)
-        if slot not in seen:
-            try:
-                seen[slot] = _unreadable(repository, [ref.id for ref in disk.span(span)], bad)
-            except IntegrityError as error:
-                yield str(error)
+    def _check(
+        self,
+        packs: Sequence[str],
+        sizes: Mapping[str, int],
+        work: Callable[[str], PackCheck],
+        ledger: Ledger | None = None,
+    ) -> None:
+        """Have packs checked by several threads; what is found is marked, and what was read remembered, as it goes."""
+        clock, report = self._repository.clock, self._report
+        done, total = 0, sum(sizes.get(pack, 0) for pack in packs)
+        save_at = clock.monotonic() + _SAVE_EVERY_S
+        for check in self._in_threads(packs, work):
+            if check.gone and self._is_swept(check.pack):
                 continue
-        for chunk in seen[slot]:
-            yield f"chunk {chunk.hex()[:12]} cannot be read"
+            report.packs += 1
+            report.chunks += check.chunks
+            report.read_bytes += check.read_bytes
+            if ledger and not check.gone:
+                report.read_packs += 1
+                self._forgive(check)
+                ledger.add(check.pack)
+                if clock.monotonic() >= save_at:
+                    ledger.save(sizes)
+                    save_at = clock.monotonic() + _SAVE_EVERY_S
+            if check.fault:
+                self._blame(check.fault)
+            done += sizes.get(check.pack, 0)
+            self._progress(done, total)
+
+    def _in_threads(self, packs: Sequence[str], work: Callable[[str], PackCheck]) -> Iterator[PackCheck]:
+        """What `work` makes of each, in the order they are done. Raises: its first error; Stopped."""
+        threads = self._reading.threads if self._reading else _threads()
+        left, running = iter(packs), set[Future[PackCheck]]()
+        with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
+            try:
+                while not self._stop.is_set():
+                    running |= {pool.submit(work, pack) for pack in islice(left, threads * _QUEUED_EACH - len(running))}
+                    if not running:
+                        return
+                    ready, running = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        yield future.result()
+                raise Stopped("verification was stopped before its end", hint=_STOPPED if self._reading else None)
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _is_swept(self, pack: str) -> bool:
+        """Whether a collector took it since it was listed."""
+        return pack in self._repository.graveyard.read_tolerant().swept
+
+    # damage of packs
+
+    def _forgive(self, check: PackCheck) -> None:
+        """What was marked before and reads well now harms nothing."""
+        if self._bad.pop(check.pack, None) and not check.fault:
+            self._report.healed.append(f"{pack_object(check.pack)}: was marked as damaged, and reads well now")
+
+    def _blame(self, fault: PackFault) -> None:
+        """Count copies as bad, and mark them, so that writers store their chunks anew."""
+        known = self._known.get(fault.pack, frozenset())
+        self._bad[fault.pack] = fault if fault.pack not in self._bad else self._bad[fault.pack].joined(fault)
+        if known is None or (fault.slots is not None and fault.slots <= known):
+            return
+        _log.warning("damaged: %s", fault.what)
+        self._new.add(fault.pack)
+        if fault.lasting:
+            self._mark(fault)
+
+    def _mark(self, fault: PackFault) -> None:
+        try:
+            self._repository.marks.damage(fault.pack, fault.slots, fault.what)
+        except BackendError as error:
+            _log.warning("the damage could not be marked, so that no backup heals it: %s", error)
+
+    # index
+
+    def _check_runs(self) -> None:
+        """That each run opens and says of packs what they say themselves, and that all it names are there."""
+        repository = self._repository
+        survey = self._agreement.survey(repository.backend, repository.keyring)
+        self._report.damage += [Damage(problem, hint=_REBUILD) for problem in survey.problems]
+        named = survey.packs.union(self._known)
+        self._vanished = sorted(pack for pack in named - repository.store.index.packs if self._has_vanished(pack))
+        for pack in self._vanished:
+            self._blame(PackFault(pack, None, f"{pack_object(pack)} has vanished"))
+
+    def _has_vanished(self, pack: str) -> bool:
+        """Whether a pack that was not listed ought to be there; one that was put since then is."""
+        try:
+            self._repository.backend.size(pack_object(pack))
+        except ObjectNotFound:
+            return not self._is_swept(pack)
+        return False
+
+    # harm
+
+    def _name_harm(self, points: Sequence[Manifest]) -> None:
+        """Which disks need what is damaged; what none needs is told apart."""
+        report = self._report
+        walk = HarmWalk(self._repository, self._judge, self._stop)
+        harms: dict[str, list[str]] = {}
+        untold: dict[str, int] = {}
+        for harm in walk.of(points):
+            named = harms.setdefault(harm.cause, [])
+            if len(named) < NAMED_HARMS:
+                named.append(str(harm))
+            else:
+                untold[harm.cause] = untold.get(harm.cause, 0) + 1
+        self._mark_found(walk.found)
+        for cause, named in harms.items():
+            rest = (f"and {untold[cause]} more",) if cause in untold else ()
+            report.damage.append(Damage(cause, (*named, *rest), hint=_HEALING))
+        for fault in self._bad.values():
+            if fault.what in harms or (fault.pack in self._vanished and _MISSING in harms):
+                continue
+            if fault.pack in self._new:
+                report.damage.append(Damage(fault.what, hint=_HARMLESS))
+            else:
+                report.healed.append(f"{fault.what}: {_HARMLESS}")
+
+    def _mark_found(self, found: Mapping[ChunkId, str]) -> None:
+        """Leaves and list pages that did not read when the maps were walked."""
+        for chunk, what in found.items():
+            for at in self._repository.store.index.copies(chunk):
+                if not (known := self._bad.get(at.pack)) or not known.holds(at.slot):
+                    self._blame(PackFault(at.pack, frozenset([at.slot]), what))
+
+    def _judge(self, chunks: Sequence[ChunkId]) -> list[str | None]:
+        """Why no good copy of a chunk is there."""
+        places = self._repository.store.index.look_up(chunks)
+        return [self._why_not(chunk, place) for chunk, place in zip(chunks, places, strict=True)]
+
+    def _why_not(self, chunk: ChunkId, place: Location | None) -> str | None:
+        if place is None:
+            return _MISSING
+        if (first := self._fault_at(place)) is None:
+            return None
+        others = self._repository.store.index.copies(chunk)
+        return None if any(self._fault_at(other) is None for other in others) else first.what
+
+    def _fault_at(self, place: Location) -> PackFault | None:
+        fault = self._bad.get(place.pack)
+        return fault if fault and fault.holds(place.slot) else None
 
 
-def _unreadable(repository: Repository, chunks: Sequence[ChunkId], bad: set[ChunkId]) -> set[ChunkId]:
-    places = repository.store.index.look_up(chunks)
-    return {chunk for chunk, place in zip(chunks, places, strict=True) if place is None or chunk in bad}
+def _marked(pack: str, slots: Slots) -> PackFault:
+    which = "all of it" if slots is None else f"slot {', '.join(map(str, sorted(slots)))}"
+    return PackFault(pack, slots, f"{pack_object(pack)}: marked as damaged before: {which}")
 
 
-def _check_order(points: list[Manifest], repository: Repository, report: VerifyReport) -> None:
+def _order_broken(points: Sequence[Manifest], repository: Repository) -> Iterator[Damage]:
     """A point whose predecessor is neither there nor known to be gone was robbed of it."""
     present = {point.id: point for point in points}
     known = repository.points.gone()
@@ -159,6 +333,6 @@ def _check_order(points: list[Manifest], repository: Repository, report: VerifyR
         if before is None or before.id in known:
             continue
         if before.id not in present:
-            report.damage.append(Damage(f"point {before.id[:12]} of {point.vm_name} has vanished"))
+            yield Damage(f"point {before.id[:12]} of {point.vm_name} has vanished", hint=_POINT_TAKEN)
         elif repository.points.predecessor(present[before.id]) != before:
-            report.damage.append(Damage(f"point {before.id[:12]} of {point.vm_name} was exchanged for another"))
+            yield Damage(f"point {before.id[:12]} of {point.vm_name} was exchanged for another", hint=_POINT_TAKEN)

@@ -1,0 +1,102 @@
+"""Whether the index runs say of packs what these say themselves.
+
+Owns: the comparison, by fingerprints of the directories, so that neither runs nor directories are held in memory
+together. Does not own: the runs' format (runs), reading directories (checking), making the runs anew (rebuild).
+"""
+
+import secrets
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offhost.backend.contract import Backend
+from offhost.errors import BackendError, IntegrityError, ObjectNotFound
+from offhost.repository.keys import Keyring
+from offhost.repository.packs import Entries, pack_object
+from offhost.repository.rows import key_column, word_column
+from offhost.repository.runs import Run, get_run
+
+_PREFIX_BITS = 8
+"""A shard of more bits than these is compared by them: an entry too many or too few shows all the same."""
+_NAMED = 4
+
+Words = NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class IndexSurvey:
+    """What the runs in force name, and what is wrong with them."""
+
+    packs: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+
+class Agreement:
+    """Fingerprints of the directories that were read. `learn` is thread-safe."""
+
+    def __init__(self) -> None:
+        self._odd = np.frombuffer(secrets.token_bytes(8 * 8), np.uint64) | np.uint64(1)
+        self._directories: dict[str, Words] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, pack: str, directory: Entries) -> None:
+        """A pack's own word."""
+        prints = self._prints(directory, 1)[0]
+        with self._lock:
+            self._directories[pack] = prints
+
+    def survey(self, backend: Backend, keyring: Keyring) -> IndexSurvey:
+        """Read every run, one at a time, and compare. Those that others supersede do not count."""
+        problems: dict[str, str] = {}
+        packs: dict[str, tuple[str, ...]] = {}
+        names: dict[str, str] = {}
+        for name in sorted(item.name for item in backend.list("index/")):
+            try:
+                run = get_run(backend, keyring, name)
+            except ObjectNotFound:
+                continue  # superseded, and collected since it was listed
+            except (IntegrityError, BackendError) as error:
+                problems[name] = str(error)
+                continue
+            packs[name] = tuple(names.setdefault(pack, pack) for pack in run.packs)
+            if lied := self._lied_of(run):
+                some = ", ".join(map(pack_object, lied[:_NAMED])) + (" and others" if len(lied) > _NAMED else "")
+                problems[name] = f"{name}: says of {some} what their directories do not"
+        return IndexSurvey({pack for each in packs.values() for pack in each}, list(problems.values()))
+
+    def _lied_of(self, run: Run) -> list[str]:
+        """The packs of which a run says something else than their directories, among those that were read."""
+        prints = self._prints(run.entries, len(run.packs))
+        if run.shard_bits <= _PREFIX_BITS:
+            spread = 1 << _PREFIX_BITS - run.shard_bits
+            own = slice(run.shard * spread, (run.shard + 1) * spread)
+        else:
+            return []
+        known = ((number, pack, self._directories.get(pack)) for number, pack in enumerate(run.packs))
+        return [
+            pack
+            for number, pack, directory in known
+            if directory is not None and not np.array_equal(prints[number][own], directory[own])
+        ]
+
+    def _prints(self, entries: Entries, packs: int) -> Words:
+        """For each pack and each prefix of ids the sum of its entries' hashes, so that their order does not matter."""
+        sums = np.zeros((packs, 1 << _PREFIX_BITS), np.uint64)
+        with np.errstate(over="ignore"):
+            hashes = self._hashes(entries)
+            prefixes = (key_column(entries) >> np.uint64(64 - _PREFIX_BITS)).astype(np.intp)
+            np.add.at(sums, (entries["pack"].astype(np.intp), prefixes), hashes)
+        return sums
+
+    def _hashes(self, entries: Entries) -> Words:
+        """A hash of each entry but for the pack's number; its odd numbers are this process's secret."""
+        columns = [*word_column(entries).T]
+        pairs = (("slot", "offset"), ("stored", "plain"), ("kind", "codec"))
+        columns += [entries[high].astype(np.uint64) << np.uint64(32) | entries[low] for high, low in pairs]
+        mixed = np.zeros(len(entries), np.uint64)
+        for odd, column in zip(self._odd, columns, strict=False):
+            mixed = (mixed ^ column) * odd
+            mixed ^= mixed >> np.uint64(29)
+        return mixed
