@@ -1,13 +1,14 @@
 """An engine without vSphere: VMs that a test names, whose backups end as the test says."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from offhost.backup.report import DiskPlan, DiskReport, Problem, VmPlan, VmReport
 from offhost.ids import DiskKey, RunId, VmId
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec, Rule
+from offhost.repository.expiry import Judgement
 from offhost.vsphere.values import Vm
 
 
@@ -75,6 +76,11 @@ class SmallEngine:
     cleaned_up: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     refuses: Exception | None = None
+    retained: list[tuple[str, frozenset[VmId]]] = field(default_factory=list)
+    """What retention was applied to: the job, and its VMs."""
+    expires: list[Judgement] = field(default_factory=list)
+    keeps: Exception | None = None
+    """What retention fails with."""
 
     async def select(self, job: JobSpec) -> list[Vm]:
         if self.refuses is not None:
@@ -97,6 +103,12 @@ class SmallEngine:
             await asyncio.sleep(0)
             self.under_way.discard(vm.name)
             self.cleaned_up.append(vm.name)
+
+    async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
+        self.retained.append((job.name, frozenset(vms)))
+        if self.keeps is not None:
+            raise self.keeps
+        return self.expires
 
     async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
         disk = DiskPlan(DiskKey("scsi0:0"), "Hard disk 1", 1024, "full", "no earlier point", "datastore", ())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from offhost.aio import guarded, in_thread, shielded, threaded
 from offhost.backup.base import base_disk, full_read_reason, source_of
@@ -112,6 +112,8 @@ class VmBackup:
     is_dead: Callable[[RunId], bool]
     """Whether a run of this installation is provably over, so that what it left may be removed."""
     on_cancelled: Callable[[VmReport], None] | None = None
+    job: str | None = None
+    """The job's name, which its points' retention goes by."""
 
     async def run(self, vm: Vm) -> VmReport:
         """Back up a VM, which the caller has claimed.
@@ -304,8 +306,14 @@ class _Run:
             disks=tuple(disks),
             files=self._backup.destination.store_files(session, files),
             vm_config=snap.configuration.saved,
-            origin={"kind": "vm", "run": self._backup.owner.run, "started": self._started.isoformat()},
+            origin=self._origin(),
         )
+
+    def _origin(self) -> dict[str, Any]:
+        """Who made the point: retention goes by the job, and by whose job it is."""
+        owner = self._backup.owner
+        made_by = {"job": self._backup.job, "installation": owner.installation, "run": owner.run}
+        return {"kind": "vm", **made_by, "started": self._started.isoformat()}
 
 
 def _refuse(vm: Vm, present: VmConfiguration) -> None:

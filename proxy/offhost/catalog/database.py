@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
 
 from offhost.catalog.connection import open_engine, translated
-from offhost.catalog.rows import DiskRow, ProblemRow, RunRow, RunState, VmRow
+from offhost.catalog.rows import DiskRow, ExpiredRow, ProblemRow, RunRow, RunState, VmRow
 from offhost.catalog.schema import disks, runs, vms
 from offhost.errors import NotFound
 from offhost.ids import RunId
@@ -57,7 +57,14 @@ class Catalog:
                 connection.execute(insert(disks), [{"vm": number[0], **disk} for disk in rows])
 
     def end_run(
-        self, run_id: RunId, *, state: RunState, ended: str, warnings: tuple[str, ...], problem: ProblemRow | None
+        self,
+        run_id: RunId,
+        *,
+        state: RunState,
+        ended: str,
+        warnings: tuple[str, ...],
+        problem: ProblemRow | None,
+        expired: tuple[ExpiredRow, ...] = (),
     ) -> None:
         """Write down how a run ended; a record that is closed stays as it is."""
         values = {
@@ -65,6 +72,7 @@ class Catalog:
             "ended": ended,
             "warnings": list(warnings),
             "problem": asdict(problem) if problem else None,
+            "expired": [asdict(point) for point in expired],
         }
         with self._writing() as connection:
             connection.execute(update(runs).where(runs.c.id == run_id, runs.c.state == "running").values(values))
@@ -125,7 +133,12 @@ def _vms(connection: Connection, run_id: str) -> tuple[VmRow, ...]:
 def _run(row: RowMapping, of: tuple[VmRow, ...]) -> RunRow:
     values = {name: row[name] for name in ("job", "trigger", "state", "started", "ended")}
     return RunRow(
-        id=RunId(row["id"]), warnings=tuple(row["warnings"]), problem=_problem(row["problem"]), vms=of, **values
+        id=RunId(row["id"]),
+        warnings=tuple(row["warnings"]),
+        problem=_problem(row["problem"]),
+        vms=of,
+        expired=tuple(ExpiredRow(**point) for point in row["expired"] or ()),
+        **values,
     )
 
 

@@ -54,6 +54,17 @@ class VmRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiredRow:
+    """A restore point that a run's retention forgot."""
+
+    point: str
+    vm: str
+    vm_id: str
+    time: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRow:
     """One execution of a job."""
 
@@ -70,3 +81,5 @@ class RunRow:
     """What ended the run as a whole; a VM's is with the VM."""
     vms: tuple[VmRow, ...]
     """In the order in which they ended; empty in lists of runs."""
+    expired: tuple[ExpiredRow, ...] = ()
+    """What was forgotten after the backups."""

@@ -2,7 +2,7 @@
 
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table
 
-VERSION = "0001"
+VERSION = "0002"
 """The migration that makes these tables."""
 
 LOST = "the catalog holds the history of runs only, no backups: move the file away and offhost begins a new one"
@@ -22,6 +22,7 @@ runs = Table(
     Column("ended", String),
     Column("warnings", JSON, nullable=False),
     Column("problem", JSON(none_as_null=True)),
+    Column("expired", JSON),
     Index("runs_of_job", "job", "number"),
 )
 

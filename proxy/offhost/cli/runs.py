@@ -65,6 +65,8 @@ def print_run(run: RunRow, *, as_json: bool) -> None:
             say(f"hint: {run.problem.hint}")
     for vm in run.vms:
         _print_vm(vm)
+    for point in run.expired:
+        say(f"forgotten: {point.point[:12]} of {point.vm}, {point.time}: {point.reason}")
 
 
 def _print_vm(vm: VmRow) -> None:

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from offhost.config.cron import BadCronLine, CronLine
-from offhost.config.section import Minutes, Name, Section, Text, not_yet, wrong
+from offhost.config.section import Age, Minutes, Name, Section, Text, not_yet, wrong
+from offhost.retention import COUNT_LIMIT
 
 
 def _cron(text: object) -> CronLine:
@@ -89,6 +90,31 @@ class JobLimits(Section):
     per_datastore: int | None = Field(default=None, ge=1, le=256, description="VMs at once on one datastore")
 
 
+Count = Annotated[int, Field(ge=0, le=COUNT_LIMIT, strict=True)]
+
+
+class Retention(Section):
+    """Which restore points are kept: those that any of the rules keeps."""
+
+    keep_last: Count = Field(default=0, description="how many of the latest points to keep, such as 3")
+    hourly: Count = Field(default=0, description="for how many hours to keep the latest point of each")
+    daily: Count = Field(default=0, description="for how many days to keep the latest point of each, such as 14")
+    weekly: Count = Field(default=0, description="for how many weeks to keep the latest point of each, such as 8")
+    monthly: Count = Field(default=0, description="for how many months to keep the latest point of each, such as 12")
+    yearly: Count = Field(default=0, description="for how many years to keep the latest point of each, such as 3")
+    within: Age | None = Field(default=None, description="how much older than the latest what is kept may be: 30d")
+    tags: tuple[Text, ...] = Field(default=(), description="points with one of these tags are kept")
+    after_vm_deleted: Age | None = Field(
+        default=None, description="how long after its last point all points of a deleted VM go: 90d"
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> "Retention":
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise wrong("no rule says what to keep", "leave `retention` out to keep everything, or add daily: 14")
+        return self
+
+
 Transport = Annotated[Literal["datastore", "https"], not_yet("hotadd", "nbd", "nfc", "san")]
 
 
@@ -105,7 +131,6 @@ class Job(Section):
             "full",
             "notify",
             "objective",
-            "retention",
             "retry",
             "verify",
         }
@@ -126,4 +151,5 @@ class Job(Section):
         default=("datastore", "https"), min_length=1, description="datastore and https, the preferred first"
     )
     repository: Name = Field(description="one of proxy.yaml's repositories")
+    retention: Retention | None = Field(default=None, description="which restore points are kept; without it, all")
     limits: JobLimits = Field(default_factory=JobLimits, description="what is done at once")

@@ -5,6 +5,7 @@ Does not own: the keys themselves (proxy, job).
 """
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Str
 from pydantic_core import PydanticCustomError
 
 from offhost.config.secret import Secret
+from offhost.retention import parse_age
 
 
 class Section(BaseModel):
@@ -59,6 +61,13 @@ def _minutes(value: Any) -> Any:
     return int(found[1]) * (60 if found[2] == "h" else 1)
 
 
+def _age(value: Any) -> Any:
+    try:
+        return parse_age(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise wrong("not a length of time", str(error)) from None
+
+
 def _secret(value: Any) -> Secret:
     secret = Secret.parse(value) if isinstance(value, str) else None
     if secret is None:
@@ -76,4 +85,5 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Fraction = Annotated[float, BeforeValidator(_percent)]
 Minutes = Annotated[int, BeforeValidator(_minutes)]
+Age = Annotated[timedelta, BeforeValidator(_age)]
 SecretReference = Annotated[Secret, BeforeValidator(_secret)]

@@ -5,7 +5,7 @@ vCenter that does not answer or a repository that is not there fails the jobs th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from offhost.chunking.compress import Codec, Compression
 from offhost.chunking.workers import SpanWorkers
 from offhost.clock import Clock
 from offhost.config import Configuration
+from offhost.daemon.retention import by_job, expire_backed_up, expire_deleted
 from offhost.errors import Conflict, NotFound, OffhostError
 from offhost.events import DiskProgress, Events
 from offhost.ids import RunId, VmId
@@ -25,6 +26,7 @@ from offhost.jobs.engine import VmEngine
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec
 from offhost.repository.credentials import Passphrase
+from offhost.repository.expiry import Judgement
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
 from offhost.snapshot.leftovers import remove_leftovers
@@ -34,6 +36,7 @@ from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.https import HttpsTransport
 from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.inventory import vms
+from offhost.vsphere.roster import Roster, roster
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner
 from offhost.vsphere.trust import Endpoint
@@ -95,6 +98,20 @@ class Engine:
         """Back up one VM."""
         return await (await self._backup(job, vm, run_id, on_cancelled)).run(vm)
 
+    async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
+        """Forget what the job's retention keeps no longer."""
+        repository = (await self.destination(job.repository)).repository
+        scheme = by_job([job], job.repository, self._state.installation)
+        expired = await in_thread(expire_backed_up, repository, scheme, vms)
+        if job.retention.after_vm_deleted is not None:
+            present = await self.roster(job.vcenter)
+            expired += await in_thread(expire_deleted, repository, scheme, present.ids, present.lacks)
+        return expired
+
+    async def roster(self, vcenter: str) -> Roster:
+        """Which VMs a vCenter has. Raises: VSphereError."""
+        return await roster(await self.session(vcenter))
+
     async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
         """What `back_up` would do."""
         return await plan(await self._backup(job, vm, RunId("0" * 32)), vm)
@@ -134,6 +151,7 @@ class Engine:
                 mode=job.mode,
                 min_free=self._configuration.limits.min_free,
             ),
+            job=job.name,
             clock=self._clock,
             is_dead=self._state.is_dead,
             on_cancelled=on_cancelled,

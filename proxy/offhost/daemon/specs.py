@@ -1,8 +1,9 @@
 """From the configuration's words to the values that the rooms below take."""
 
-from offhost.config import Job
+from offhost.config import Job, Retention
 from offhost.config import Rule as WrittenRule
 from offhost.jobs.spec import JobSpec, Rule, Timing
+from offhost.retention import RetentionPolicy
 from offhost.vsphere.values import QuiescePolicy
 
 
@@ -18,8 +19,25 @@ def job_spec(job: Job) -> JobSpec:
         quiesce=QuiescePolicy(job.quiesce.policy, job.quiesce.timeout),
         transports=job.transports,
         timing=Timing(job.schedule.cron, job.schedule.timezone) if job.schedule else None,
+        retention=_policy(job.retention),
         vms=job.limits.vms,
         vms_per_datastore=job.limits.per_datastore,
+    )
+
+
+def _policy(written: Retention | None) -> RetentionPolicy:
+    if written is None:
+        return RetentionPolicy()
+    return RetentionPolicy(
+        keep_last=written.keep_last,
+        hourly=written.hourly,
+        daily=written.daily,
+        weekly=written.weekly,
+        monthly=written.monthly,
+        yearly=written.yearly,
+        within=written.within,
+        tags=frozenset(written.tags),
+        after_vm_deleted=written.after_vm_deleted,
     )
 
 

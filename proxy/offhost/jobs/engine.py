@@ -1,11 +1,12 @@
 """What the runner needs from whoever backs up VMs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from offhost.backup.report import VmPlan, VmReport
-from offhost.ids import RunId
+from offhost.ids import RunId, VmId
 from offhost.jobs.spec import JobSpec
+from offhost.repository.expiry import Judgement
 from offhost.vsphere.values import Vm
 
 
@@ -26,6 +27,13 @@ class VmEngine(Protocol):
 
         What there is to tell of a VM whose backup was cancelled, `on_cancelled` is told before: a point that was
         committed already, a snapshot that could not be removed.
+        """
+        ...
+
+    async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
+        """Apply the job's retention to these VMs, and to VMs it once backed up that are deleted; what was forgotten.
+
+        Raises: OffhostError; what was forgotten before stays so.
         """
         ...
 

@@ -3,8 +3,10 @@
 from dataclasses import asdict
 
 from offhost.backup.report import Problem, VmReport
-from offhost.catalog import DiskRow, ProblemRow, VmRow
+from offhost.catalog import DiskRow, ExpiredRow, ProblemRow, VmRow
+from offhost.clock import rfc3339
 from offhost.errors import OffhostError
+from offhost.repository.expiry import Judgement
 
 
 def vm_row(report: VmReport) -> VmRow:
@@ -19,6 +21,17 @@ def vm_row(report: VmReport) -> VmRow:
         problem=problem_row(report.problem),
         started=report.started,
         ended=report.ended,
+    )
+
+
+def expired_row(point: Judgement) -> ExpiredRow:
+    """A point that retention forgot as the catalog's row."""
+    return ExpiredRow(
+        point=point.id,
+        vm=point.vm_name,
+        vm_id=point.vm_id or "",
+        time=rfc3339(point.time) if point.time else "",
+        reason="; ".join(point.reasons),
     )
 
 

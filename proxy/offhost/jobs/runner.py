@@ -6,22 +6,23 @@ whatever ends it. Does not own: the backup of a VM (the engine), when runs begin
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from offhost.aio import in_thread, shielded
 from offhost.backup.report import Problem, VmPlan, VmReport
-from offhost.catalog import Catalog, RunRow, RunState
+from offhost.catalog import Catalog, ExpiredRow, RunRow, RunState
 from offhost.clock import Clock, rfc3339
 from offhost.errors import OffhostError, StateError
 from offhost.events import Events, RunEnded, RunStarted, VmEnded
 from offhost.ids import RunId, random_id
 from offhost.jobs.engine import VmEngine
-from offhost.jobs.record import problem_of, problem_row, vm_row
+from offhost.jobs.record import expired_row, problem_of, problem_row, vm_row
 from offhost.jobs.slots import SlotKey, Slots
 from offhost.jobs.spec import JobSpec, Trigger
+from offhost.retention import RetentionPolicy
 from offhost.state import State
 from offhost.vsphere.values import Vm
 
@@ -44,6 +45,7 @@ class _Outcome:
     state: RunState
     warnings: tuple[str, ...] = ()
     problem: Problem | None = None
+    expired: tuple[ExpiredRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +84,11 @@ class Runner:
     async def execute(self, run: BegunRun) -> RunRow:
         """Do what the run is for and close it. See `run`."""
         with run.claims:
+            expired: list[ExpiredRow] = []
             try:
-                outcome = await self._back_up_all(run)
+                outcome = await self._back_up_all(run, expired)
             except asyncio.CancelledError:
-                await shielded(self._end(run, _Outcome("cancelled")))
+                await shielded(self._end(run, _Outcome("cancelled", expired=tuple(expired))))
                 raise
             return await shielded(self._end(run, outcome))
 
@@ -96,7 +99,8 @@ class Runner:
         """
         return [await self.engine.plan(job, vm) for vm in await self.engine.select(job)]
 
-    async def _back_up_all(self, run: BegunRun) -> _Outcome:
+    async def _back_up_all(self, run: BegunRun, expired: list[ExpiredRow]) -> _Outcome:
+        """Back the job's VMs up, then let expire what they need no longer; `expired` is told what was forgotten."""
         try:
             vms = await self.engine.select(run.job)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is on the run's record, and the record closes
@@ -105,11 +109,24 @@ class Runner:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._recorded(run, vm), name=f"{run.job.name}/{vm.name}") for vm in vms]
         reports = [task.result() for task in tasks]
+        warnings: tuple[str, ...] = () if reports else ("the job selects no VM",)
+        warnings += await shielded(self._expire(run, reports, expired))
         if any(report.problem for report in reports):
-            return _Outcome("failed")
-        if not reports:
-            return _Outcome("warning", warnings=("the job selects no VM",))
-        return _Outcome("warning" if any(report.warnings for report in reports) else "success")
+            return _Outcome("failed", warnings, expired=tuple(expired))
+        warned = warnings or any(report.warnings for report in reports)
+        return _Outcome("warning" if warned else "success", warnings, expired=tuple(expired))
+
+    async def _expire(self, run: BegunRun, reports: Sequence[VmReport], expired: list[ExpiredRow]) -> tuple[str, ...]:
+        """Apply the job's retention to the VMs that were backed up; that it failed is a warning, which is returned."""
+        if run.job.retention == RetentionPolicy():
+            return ()
+        try:
+            forgotten = await self.engine.expire(run.job, [report.vm_id for report in reports if not report.problem])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the backups are what they are
+            _note(error, f"run {run.id} of job {run.job.name} could not apply its retention")
+            return (f"retention was not applied: {problem_of(error).message}",)
+        expired += map(expired_row, forgotten)
+        return ()
 
     async def _recorded(self, run: BegunRun, vm: Vm) -> VmReport:
         """Back up a VM and write down what became of it, also when it is cancelled. Raises nothing else."""
@@ -166,6 +183,7 @@ class Runner:
             ended=self._now(),
             warnings=outcome.warnings,
             problem=problem_row(outcome.problem),
+            expired=outcome.expired,
         )
         try:
             await in_thread(end)

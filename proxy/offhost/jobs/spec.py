@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from offhost.config.cron import CronLine
+from offhost.retention import RetentionPolicy
 from offhost.vsphere.values import QuiescePolicy
 
 Trigger = Literal["schedule", "rest", "cli"]
@@ -44,7 +46,14 @@ class JobSpec:
     """The preferred first."""
     timing: Timing | None = None
     """None: it runs only when told to."""
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    """By days of the schedule's time zone."""
     vms: int | None = None
     """How many of its VMs at once; None: as many as the proxy."""
     vms_per_datastore: int | None = None
     """How many VMs, of any job, may be under way on a datastore when one of this job's begins there."""
+
+    @property
+    def timezone(self) -> ZoneInfo:
+        """Where its days begin."""
+        return ZoneInfo(self.timing.timezone if self.timing else "UTC")

@@ -9,7 +9,7 @@ of a history, and forgetting twice is forgetting once. A point may be forgotten 
 builds on it: the collector spares what they need.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Protocol
@@ -109,35 +109,45 @@ def judge(
     scheme: Scheme,
     *,
     vms: Collection[VmId] | None = None,
-    deleted: Collection[VmId] = frozenset(),
+    is_deleted: Callable[[VmId], bool] = lambda _: False,
 ) -> list[Judgement]:
     """Decide on every point, or on those of some VMs: by VM, the oldest first, those that do not open last.
 
-    `deleted`: VMs that are known not to exist any more. Raises: IntegrityError when a mark or a sweep does not open.
+    `is_deleted`: whether a VM is known not to exist any more. Raises: IntegrityError when a mark or a sweep does not
+    open; BackendError.
     """
     pins: dict[str, list[str]] = {}
     for pin in repository.marks.pins(strict=True):
         pins.setdefault(pin.point, []).append(pin.note)
     found: list[Judgement] = []
     for points, unreadable in _by_vm(repository, vms):
+        judged: dict[str, Judgement] = {}
         for history in scheme.histories(points) if points else ():
-            found += _judged(history, pins, now=repository.clock.now(), deleted=points[0].vm_id in deleted)
+            decided = _judged(history, pins, now=repository.clock.now(), deleted=is_deleted(points[-1].vm_id))
+            judged |= {each.id: each for each in decided}
+        found += [judged[point.id] for point in points]
         found += [_kept_unread(name, points) for name in unreadable]
-    return sorted(found, key=lambda each: (each.vm_name, each.vm_id or "", each.time is None))
+    return sorted(found, key=lambda each: (each.vm_name, each.vm_id or ""))
 
 
 def _by_vm(repository: UnlockedRepository, vms: Collection[VmId] | None) -> Iterator[tuple[list[Manifest], list[str]]]:
     """The points of each VM, and the names of those that do not open."""
-    repository.marks.forgotten(strict=True)
-    repository.graveyard.read()
+    gone = repository.graveyard.read().swept_points | repository.marks.forgotten(strict=True)
     for folder in [""] if vms is None else [f"{repository.keyring.vm_folder(vm)}/" for vm in vms]:
-        points, unreadable = repository.points.survey(f"points/{folder}")
+        points, unreadable = repository.points.survey(f"points/{folder}", gone)
         shared: dict[str, tuple[list[Manifest], list[str]]] = {}
         for point in points:
             shared.setdefault(repository.keyring.vm_folder(point.vm_id), ([], []))[0].append(point)
         for name in unreadable:
             shared.setdefault(name.split("/")[1], ([], []))[1].append(name)
         yield from shared.values()
+
+
+def strangers(repository: UnlockedRepository, known: Collection[VmId]) -> set[VmId]:
+    """The VMs, other than these, that have points. Reads the points of those only."""
+    folders = {item.name.split("/")[1] for item in repository.backend.list("points/")}
+    unknown = folders - {repository.keyring.vm_folder(vm) for vm in known}
+    return {point.vm_id for folder in unknown for point in repository.points.survey(f"points/{folder}/")[0]}
 
 
 def _judged(

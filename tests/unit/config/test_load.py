@@ -50,7 +50,7 @@ def test_a_key_that_stands_twice_is_refused(files: Files, refusal: Refusal) -> N
 
 @pytest.mark.parametrize(
     "line",
-    ["retention: { keep_last: 3 }", "audit: { every: 30d }", "kind: files", "mode: differential", "transports: [nbd]"],
+    ["notify: { on: [failed] }", "audit: { every: 30d }", "kind: files", "mode: differential", "transports: [nbd]"],
 )
 def test_what_offhost_is_going_to_have_is_refused_as_not_yet_supported(
     files: Files, refusal: Refusal, line: str
