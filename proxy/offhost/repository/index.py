@@ -1,188 +1,374 @@
 """Which chunks exist, and where: a cache over what the packs themselves say.
 
-Owns: the view of packs that exist, are condemned or swept; loading runs, and directories of packs that no run covers;
-batch look-ups. Does not own: the runs' format (runs), arrays (segments).
+Owns: learning what packs hold, from runs and from the directories of packs that no run covers; batch look-ups; keeping
+segments few. Does not own: the runs' format (runs), rows (segments), what a copy counts for (standing).
 """
 
 import logging
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
+import blake3
 import numpy as np
+from numpy.typing import NDArray
 
 from offhost.backend.contract import Backend
 from offhost.errors import BackendError, IntegrityError, ObjectNotFound
 from offhost.ids import ChunkId
+from offhost.repository.census import Census
 from offhost.repository.keys import Keyring
+from offhost.repository.marks import Slots
 from offhost.repository.packs import Entries, Location, read_directory
-from offhost.repository.runs import Run, get_run
-from offhost.repository.segments import Segment, id_keys, load, merged
+from offhost.repository.rows import as_ids, one_of_each
+from offhost.repository.runs import Coverage, Run, get_run
+from offhost.repository.segments import Merger, Rows, Segment, SegmentRotten, in_order, load
+from offhost.repository.standing import Judged, Rank, Standing
 
 _log = logging.getLogger(__name__)
 
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
-_RECENT_LIMIT = 100_000
-_SEGMENT_LIMIT = 8
+_RECENT_LIMIT = 1 << 15
+_HELD_ROWS = 1 << 18
+_LISTINGS = 3
+_CACHE_KEY = "offhost 1 index cache key"
+
+T = TypeVar("T")
+
+_Found = tuple[NDArray[np.uint8], NDArray[np.intp], Rows]
+"""For each id the rank of the best copy, the number of its segment and its row; segment -1 for the recent."""
 
 
 class Index:
     """Chunk id to location. Thread-safe.
 
     Invariant: a pack in `_covered` has all its chunks in a segment or among the recent; a location is only given out
-    for a pack that was listed and is not swept.
+    for a pack that was listed and is not swept. Holding `_lock`, nothing is read from the repository.
     """
 
     def __init__(self, backend: Backend, keyring: Keyring, cache: Path | None) -> None:
-        self._backend, self._keyring, self._cache = backend, keyring, cache
+        self._backend, self._keyring = backend, keyring
         self._lock = threading.RLock()
-        self._segments: list[Segment] = []
+        self._refreshing = threading.Lock()
+        self._tidying = threading.Lock()
+        self._merger = Merger(cache, blake3.blake3(keyring.id_key, derive_key_context=_CACHE_KEY).digest())
+        self._standing, self._looked = Standing(), False
+        self._judged: list[Judged] = []
         self._recent: dict[ChunkId, Location] = {}
         self._recent_packs: dict[str, Entries] = {}
         self._since_listing: set[str] = set()
         self._covered: set[str] = set()
-        self._listed: set[str] = set()
-        self._gone: frozenset[str] = frozenset()
-        self._condemned: frozenset[str] = frozenset()
         self._runs_read: set[str] = set()
         if cache:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._segments = [segment for path in sorted(cache.glob("*.seg")) if (segment := load(path))]
-            self._covered = {pack for segment in self._segments for pack in segment.packs}
+            for segment in load(cache, self._merger.key):
+                self._take_in(segment)
 
-    def refresh(self, condemned: frozenset[str], swept: frozenset[str]) -> None:
-        """List the packs anew and learn what they hold; one at a time (the caller sees to it).
+    def _take_in(self, segment: Segment) -> None:
+        self._judged.append(Judged.by(self._standing, segment))
+        self._covered |= segment.whole
+        self._runs_read |= segment.runs
+
+    # -------------------------------------------------------------------------------------------- learning
+
+    def refresh(
+        self,
+        condemned: frozenset[str],
+        swept: frozenset[str],
+        damaged: Mapping[str, Slots] = MappingProxyType({}),
+    ) -> None:
+        """List the packs anew and learn what they hold; the caller sees to it that older verdicts do not come later.
 
         A pack that cannot be read is logged and holds nothing: what needs it will say so, and verification names it.
-        `condemned` packs stay readable and hold nothing for a writer; `swept` ones are gone.
+        `condemned` packs stay readable and hold nothing for a writer, and so do `damaged` copies, which are a reader's
+        last choice; `swept` packs are gone.
         """
+        with self._refreshing:
+            self._look(Standing(set(), condemned, swept, damaged))
+        self.tidy()
+
+    def look_again(self) -> None:
+        """List the packs anew, with the verdicts known already: for a reader who misses one."""
+        with self._refreshing:
+            self._look(self._standing)
+
+    def _look(self, verdicts: Standing) -> None:
         with self._lock:
             self._since_listing = set()
         listed = {found[1] for item in self._backend.list("packs/") if (found := _PACK.fullmatch(item.name))}
         with self._lock:
             listed |= self._since_listing
-            self._listed, self._condemned, self._gone = listed, condemned, swept
-            unknown = listed - self._covered - swept
-            if unknown:
-                self._learn(unknown)
+            self._standing = Standing(listed, verdicts.condemned, verdicts.swept, verdicts.damaged)
+            self._judged = [Judged.by(self._standing, each.segment) for each in self._judged]
+            self._looked = True
+        self._learn()
 
-    def _learn(self, unknown: set[str]) -> None:
-        names = {item.name for item in self._backend.list("index/")} - self._runs_read
-        runs = []
-        for name in sorted(names):
-            try:
-                run = get_run(self._backend, self._keyring, name)
-            except ObjectNotFound:
-                continue  # superseded and collected since it was listed
-            except IntegrityError as error:
-                _log.warning("%s; reading the packs' own directories instead", error)
-                self._runs_read.add(name)
-                continue
-            self._runs_read.add(name)
-            if run.shard_bits == 0 and unknown.intersection(run.packs):
-                runs.append(run)
-        covered = {pack for run in runs for pack in run.packs}
-        runs.extend(filter(None, map(self._directory, sorted(unknown - covered))))
-        self._adopt(runs)
+    def _unknown(self) -> set[str]:
+        with self._lock:
+            return {pack for pack in self._standing.listed - self._covered if self._standing.exists(pack)}
 
-    def _directory(self, pack: str) -> Run | None:
+    def _learn(self) -> None:
+        """Take in what packs hold that are not covered yet. The caller holds `_refreshing`."""
+        unknown = self._unknown()
+        if not unknown:
+            return
+        coverage, read = Coverage(), set[str]()
+        parts, held = list[Segment](), list[Segment]()
+        for part in self._parts(unknown, coverage, read):
+            held.append(part)
+            if sum(map(len, held)) >= _HELD_ROWS:
+                parts, held = parts + self._joined(held, passing=True), []
+        whole = frozenset(coverage.whole() & unknown)
+        joined = self._joined(parts + held, whole=whole, runs=frozenset(read)) if parts or held or read else []
+        with self._lock:
+            for segment in joined:
+                self._take_in(segment)
+            self._covered |= whole
+            self._runs_read |= read
+
+    def _parts(self, unknown: set[str], coverage: Coverage, read: set[str]) -> Iterator[Segment]:
+        for name, run in self._new_runs():
+            read.add(name)
+            coverage.add(run)
+            if wanted := [pack for pack in run.packs if pack in unknown]:
+                yield Segment.of(wanted, run.of_packs(wanted), whole=())
+        for pack in sorted(unknown - coverage.whole()):
+            with suppress(IntegrityError, BackendError):
+                yield self._directory(pack)
+
+    def _new_runs(self) -> Iterator[tuple[str, Run]]:
+        """The runs not read yet; listed again while some vanish, since then there is one that supersedes them."""
+        tried = set(self._runs_read)
+        for _ in range(_LISTINGS):
+            vanished = False
+            for name in sorted({item.name for item in self._backend.list("index/")} - tried):
+                tried.add(name)
+                try:
+                    yield name, get_run(self._backend, self._keyring, name)
+                except ObjectNotFound:
+                    vanished = True
+                except IntegrityError as error:
+                    _log.warning("%s; reading the packs' own directories instead", error)
+            if not vanished:
+                break
+
+    def _directory(self, pack: str) -> Segment:
         try:
-            return Run((pack,), read_directory(self._backend, self._keyring, pack))
+            return Segment.of((pack,), read_directory(self._backend, self._keyring, pack))
         except (IntegrityError, BackendError) as error:
             _log.warning("%s; the pack is left out", error)
-            return None
+            raise
 
-    def _adopt(self, runs: Sequence[Run]) -> None:
-        if not runs:
-            return
-        segment = merged([Segment.of(run.packs, run.entries) for run in runs])
-        self._segments.append(segment.save(self._cache) if self._cache else segment)
-        self._covered.update(segment.packs)
-        if len(self._segments) > _SEGMENT_LIMIT:
-            self._merge()
+    def _joined(
+        self,
+        segments: Sequence[Segment],
+        *,
+        whole: frozenset[str] = frozenset(),
+        runs: frozenset[str] = frozenset(),
+        passing: bool = False,
+    ) -> list[Segment]:
+        """These as one, or as they are when the local disk takes no more."""
+        runs = runs.union(*(segment.runs for segment in segments))
+        with self._lock:
+            standing = self._standing
+        try:
+            return [self._merger.join(segments, standing.exists, whole=whole, runs=runs, passing=passing)]
+        except OSError as error:
+            _log.warning("the local copy of the index cannot be written: %s", error)
+            return list(segments)
 
-    def _merge(self) -> None:
-        """Merge the small ones; the largest too once the others together weigh half as much."""
-        self._segments.sort(key=len)
-        *small, largest = self._segments
-        spared = [largest] if sum(map(len, small)) * 2 <= len(largest) else []
-        old = small if spared else self._segments
-        segment = merged(old)
-        self._segments = [segment.save(self._cache) if self._cache else segment, *spared]
-        for each in old:
-            each.forget()
+    def _lose(self, segment: Segment) -> None:
+        """Learn again what a rotten file held."""
+        _log.warning("%s", SegmentRotten(segment))
+        with self._lock:
+            kept = [each.segment for each in self._judged if each.segment is not segment]
+            self._judged, self._covered, self._runs_read = [], set(self._recent_packs), set()
+            for each in kept:
+                self._take_in(each)
+            self._runs_read = set()  # of a run only those packs were taken in that were not known yet
+        with self._refreshing:
+            self._learn()
 
     def add(self, pack: str, entries: Entries) -> None:
         """A pack of this process is durable; its entries' `pack` is 0."""
         with self._lock:
-            self._listed.add(pack)
+            self._standing.listed.add(pack)
             self._since_listing.add(pack)
             self._covered.add(pack)
             self._recent_packs[pack] = entries
-            for entry in entries.tolist():
-                identity, _, *place = entry
+            for identity, _, *place in entries.tolist():
                 self._recent[ChunkId(identity)] = Location(pack, *place)
             if len(self._recent) > _RECENT_LIMIT:
                 self._freeze()
 
     def _freeze(self) -> None:
         """Turn what is recent into a segment: every copy, also of a chunk that several packs hold."""
-        self._adopt([Run((pack,), entries) for pack, entries in self._recent_packs.items()])
-        self._recent_packs, self._recent = {}, {}
+        if self._recent_packs:
+            parts = [np.array(entries) for entries in self._recent_packs.values()]
+            for number, part in enumerate(parts):
+                part["pack"] = number
+            self._take_in(Segment.of(list(self._recent_packs), np.concatenate(parts)))
+            self._recent_packs, self._recent = {}, {}
+
+    # -------------------------------------------------------------------------------------------- keeping segments few
+
+    def tidy(self) -> None:
+        """Merge segments of like size, and write to the cache what is in memory. Look-ups go on meanwhile."""
+        if not self._looked or not self._tidying.acquire(blocking=False):
+            return
+        try:
+            while (group := self._like_sized()) and self._replace(group):
+                pass
+        finally:
+            self._tidying.release()
+
+    def _like_sized(self) -> list[Segment]:
+        """The smallest segments, and each next one that weighs no more than they: a row is rewritten as all doubles."""
+        with self._lock:
+            segments = sorted((each.segment for each in self._judged), key=len)
+            dead = [each for each in segments if 2 * sum(map(self._standing.exists, each.packs)) < len(each.packs)]
+        group: list[Segment] = []
+        for segment in segments:
+            if group and len(segment) > sum(map(len, group)):
+                break
+            group.append(segment)
+        if len(group) > 1:
+            return group
+        unsaved = [each for each in segments if each.path is None and len(each) > _RECENT_LIMIT]
+        return dead or (unsaved if self._merger.folder else [])
+
+    def _replace(self, group: Sequence[Segment]) -> bool:
+        """Put one segment in the place of several; False when there was no room for it, or one of them is gone."""
+        try:
+            joined = self._joined(group)
+        except SegmentRotten as error:
+            self._lose(error.segment)
+            return False
+        if len(joined) > 1 or joined[0] in group:
+            return False
+        with self._lock:
+            present = [each.segment for each in self._judged]
+            if not all(each in present for each in group):
+                joined[0].forget()
+                return False
+            self._judged = [each for each in self._judged if each.segment not in group]
+            self._take_in(joined[0])
+        for each in group:
+            each.forget()
+        return True
+
+    # -------------------------------------------------------------------------------------------- asking
 
     def look_up(self, ids: Sequence[ChunkId], *, for_writing: bool = False) -> list[Location | None]:
-        """Where each chunk lies, None where it does not exist; a writer does not see condemned packs."""
+        """The best copy of each chunk, None where there is none; to a writer condemned and damaged ones are none."""
+        worst = Rank.GOOD if for_writing else Rank.DAMAGED
+        return self._sound(lambda: self._places(ids, worst))
+
+    def exist(self, ids: Sequence[ChunkId]) -> list[bool]:
+        """Which chunks a writer may rely on."""
+        return self._sound(lambda: [rank == Rank.GOOD for rank in self._best(ids)[0].tolist()])
+
+    def _sound(self, ask: Callable[[], T]) -> T:
+        """What is answered when all local files that were asked are what was written."""
+        while True:
+            try:
+                with self._lock:
+                    return ask()
+            except SegmentRotten as error:
+                self._lose(error.segment)
+
+    def _places(self, ids: Sequence[ChunkId], worst: Rank) -> list[Location | None]:
+        ranks, numbers, rows = self._best(ids)
+        usable = ranks <= worst
+        places: list[Location | None] = [None] * len(ids)
+        for at in np.flatnonzero(usable & (numbers < 0)).tolist():
+            places[at] = self._recent[ids[at]]
+        for number in np.unique(numbers[usable & (numbers >= 0)]).tolist():
+            own = np.flatnonzero(usable & (numbers == number))
+            for at, place in zip(own.tolist(), self._judged[number].locations(rows[own]), strict=True):
+                places[at] = place
+        return places
+
+    def _best(self, ids: Sequence[ChunkId]) -> _Found:
+        ranks = np.full(len(ids), Rank.GONE, np.uint8)
+        numbers, rows = np.full(len(ids), -1, np.intp), np.zeros(len(ids), np.intp)
+        if self._recent:
+            for at, chunk in enumerate(ids):
+                if place := self._recent.get(chunk):
+                    ranks[at] = self._standing.of(place)
+        raw = as_ids(ids)
+        for number, judged in enumerate(self._judged):
+            left = np.flatnonzero(ranks != Rank.GOOD)
+            if not len(left):
+                break
+            positions, found = judged.segment.find(raw[left])
+            if len(positions):
+                _improve((ranks, numbers, rows), left[positions], (judged.ranks(found), number, found))
+        return ranks, numbers, rows
+
+    def copies(self, chunk: ChunkId) -> list[Location]:
+        """Every copy of a chunk that exists, the best first."""
+
+        def found() -> list[Location]:
+            self._freeze()
+            ids = as_ids([chunk])
+            rows = [(each, each.segment.find(ids)[1]) for each in self._judged]
+            places = dict.fromkeys(place for each, found in rows for place in each.locations(found))
+            return sorted((place for place in places if self._standing.exists(place.pack)), key=self._standing.of)
+
+        return self._sound(found)
+
+    def census(self) -> Census:
+        """Everything known by now, for a collector."""
+        for rotten in [segment for segment in self._segments() if segment.rotten]:
+            self._lose(rotten)
         with self._lock:
-            barred = self._gone | self._condemned if for_writing else self._gone
-            found: list[Location | None] = [self._usable(self._recent.get(chunk), barred) for chunk in ids]
-            for segment in self._segments:
-                open_ids = [at for at, location in enumerate(found) if location is None]
-                if not open_ids:
-                    break
-                wanted = [ids[at] for at in open_ids]
-                for at, location in zip(open_ids, self._search(segment, wanted, barred), strict=True):
-                    found[at] = location
-            return found
+            segments, packs = self._segments(), self.packs
+            return Census.of(segments, sorted(packs), packs - self._covered)
 
-    def _search(self, segment: Segment, wanted: Sequence[ChunkId], barred: frozenset[str]) -> Iterable[Location | None]:
-        keys = id_keys(np.frombuffer(b"".join(wanted), "V32"))
-        for chunk, key, start in zip(wanted, keys.tolist(), segment.find(keys).tolist(), strict=True):
-            found = None
-            at = start
-            while found is None and at < len(segment) and int(segment.keys[at]) == key:
-                identity, pack, *place = segment.entries[at].item()
-                if identity == chunk:
-                    found = self._usable(Location(segment.packs[pack], *place), barred)
-                at += 1
-            yield found
-
-    def _usable(self, location: Location | None, barred: frozenset[str]) -> Location | None:
-        return location if location and location.pack in self._listed and location.pack not in barred else None
+    def _segments(self) -> list[Segment]:
+        """All that is known, the recent too."""
+        with self._lock:
+            self._freeze()
+            return [each.segment for each in self._judged]
 
     @property
     def packs(self) -> frozenset[str]:
         """The packs that exist."""
         with self._lock:
-            return frozenset(self._listed - self._gone)
+            return frozenset(self._standing.listed - self._standing.swept)
 
     def chunks_of(self, pack: str) -> set[ChunkId]:
         """What a pack is known to hold."""
-        with self._lock:
-            found = {chunk for chunk, at in self._recent.items() if at.pack == pack}
-            for segment in self._segments:
-                if pack in segment.packs:
-                    rows = segment.entries[segment.entries["pack"] == segment.packs.index(pack)]
-                    found.update(ChunkId(row) for row in rows["id"].tolist())
-            return found
+
+        def held() -> set[ChunkId]:
+            segments = [segment for segment in self._segments() if pack in segment.packs]
+            return {ChunkId(chunk) for segment in segments for chunk in segment.ids_in(pack)}
+
+        return self._sound(held)
 
     def totals(self) -> tuple[int, int]:
         """Distinct chunks that exist: their number and plain bytes."""
-        with self._lock:
-            if self._recent:
-                self._freeze()
-            everything = merged(self._segments)
-            exists = np.array([pack in self._listed and pack not in self._gone for pack in everything.packs], np.bool_)
-            entries = everything.entries[exists[everything.entries["pack"]]] if len(everything) else everything.entries
-            _, first = np.unique(entries["id"].view("S32"), return_index=True)
-            return len(first), int(entries["plain"][first].sum(dtype=np.uint64))
+
+        def counted() -> tuple[int, int]:
+            numbers = {pack: number for number, pack in enumerate(self.packs)}
+            count = plain_bytes = 0
+            for rows in in_order(self._segments(), numbers):
+                distinct = one_of_each(rows)
+                count += len(distinct)
+                plain_bytes += int(distinct["plain"].sum(dtype=np.uint64))
+            return count, plain_bytes
+
+        return self._sound(counted)
+
+
+def _improve(best: _Found, at: Rows, copies: tuple[NDArray[np.uint8], int, Rows]) -> None:
+    """Take copies that rank better than what is known; of several the best, which is therefore written last."""
+    ranks, number, rows = copies
+    better = np.flatnonzero(ranks < best[0][at])
+    better = better[np.argsort(ranks[better], kind="stable")[::-1]]
+    best[0][at[better]], best[1][at[better]], best[2][at[better]] = ranks[better], number, rows[better]

@@ -1,71 +1,193 @@
-"""Sorted arrays of index entries: in memory, or memory-mapped from a private local file.
+"""Segments: sorted rows of the index, in memory or mapped from a private local file, searched and merged piecewise.
 
-Owns: look-up in one sorted array, the layout of a cached file, merging. Does not own: which packs count (index).
-A cached file is this process's own memory on disk: losing it costs reading the runs again, and one that does not
-match its checksum is treated as lost.
+Owns: look-up in one segment, the layout of a cached file and its checks. Does not own: which packs count (standing),
+which segments there are (index).
+
+A cached file is this process's own memory on disk: losing it costs reading the runs again. It is divided into buckets
+by the first bits of the ids. Opening it checks its tables; a bucket is checked, once, before the first row of it is
+believed. So opening costs nothing by its size, and a torn or rotten file gives no answer, in particular not that a
+chunk exists which does not. The checks are keyed: another repository's file, or one that somebody made up, is no file.
 """
 
-import json
+import fcntl
+import mmap
 import os
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import blake3
 import numpy as np
 from numpy.typing import NDArray
 
+from offhost.errors import IndexInconsistent
 from offhost.repository.packs import ENTRY, Entries
+from offhost.repository.rows import (
+    Ids,
+    Keys,
+    key_column,
+    keys_of_ids,
+    put_in_order,
+    without_repetitions,
+    word_column,
+    words_of_ids,
+)
 
-_MAGIC = b"OFFSEG\x00\x01"
-_HEAD = struct.Struct("<8s32sII")
+_MAGIC = b"OFFSEG\x00\x02"
+_HEAD = struct.Struct("<8sQIII32s")
+_ROWS_AT = 64
+_PACKS = np.dtype([("name", "V32"), ("whole", "u1")])
+_RUN_BYTES = 16
+_BUCKET_SHIFT = 5
+"""A bucket holds 32 to 64 rows: two to four KiB, which take microseconds to check."""
+_RANGE_ROWS = 1 << 16
+"""Rows that merging takes up at a time: some MiB of them."""
+_GONE = 0xFFFFFFFF
+
+Rows = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
+class SegmentRotten(IndexInconsistent):
+    """A cached file is not what was written. It has been removed; what it held is to be learnt again."""
+
+    def __init__(self, segment: "Segment") -> None:
+        super().__init__(
+            f"{segment.path}: the local copy of the index is damaged; it is made anew",
+            hint="if it happens again, look at the disk that holds it",
+        )
+        self.segment = segment
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checks:
+    """The checks of a file's buckets, and which have been made."""
+
+    key: bytes
+    sums: NDArray[np.uint64]
+    made: NDArray[np.bool_]
+    failed: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Entries sorted by id. `keys` holds the first eight bytes of each id, which are what is searched."""
+    """Rows in order, whose `pack` is a position in `packs`. Immutable; safe for several threads.
+
+    `first` holds the first row of each bucket, and the end. `whole` says which packs have all their rows here; `runs`
+    are the index runs that need not be read again while this segment exists.
+    """
 
     packs: tuple[str, ...]
-    keys: NDArray[np.uint64]
+    whole: frozenset[str]
+    runs: frozenset[str]
     entries: Entries
+    first: NDArray[np.uint32]
     path: Path | None = None
+    checks: Checks | None = None
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.entries)
 
     @classmethod
-    def of(cls, packs: Sequence[str], entries: Entries) -> "Segment":
-        """Sort entries, whose `pack` is a position in `packs`, in memory."""
-        keys = id_keys(entries["id"])
-        order = np.argsort(keys, kind="stable")
-        return cls(tuple(packs), keys[order], entries[order])
+    def of(
+        cls, packs: Sequence[str], entries: Entries, *, whole: Iterable[str] | None = None, runs: Iterable[str] = ()
+    ) -> "Segment":
+        """Sort entries in memory; all packs are whole unless said otherwise."""
+        names = frozenset(packs if whole is None else whole)
+        rows = put_in_order(entries)
+        counts = np.bincount(_buckets(key_column(rows), _bits(len(rows))), minlength=1 << _bits(len(rows)))
+        return cls(tuple(packs), names, frozenset(runs), rows, _ends(counts))
 
-    def find(self, wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """The first position whose key is not less, for each key wanted."""
-        return np.searchsorted(self.keys, wanted)
+    @property
+    def _bits(self) -> int:
+        return (len(self.first) - 1).bit_length() - 1
 
-    def save(self, folder: Path) -> "Segment":
-        """Write to a private file and map it instead of holding it; in memory still when it cannot be written."""
-        head = json.dumps(list(self.packs)).encode()
-        head += b" " * (-len(head) % 8)
-        digest = blake3.blake3(head)
-        columns = self.keys.tobytes(), self.entries.tobytes()
-        digest.update(columns[0]).update(columns[1])
-        path = folder / f"{secrets.token_hex(8)}.seg"
-        try:
-            fd = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(_HEAD.pack(_MAGIC, digest.digest(), len(head), len(self.keys)) + head)
-                file.writelines(columns)
-            path.with_suffix(".new").rename(path)
-            return load(path) or self
-        except OSError:
-            with suppress(OSError):
-                path.with_suffix(".new").unlink()
-            return self
+    def find(self, ids: Ids) -> tuple[Rows, Rows]:
+        """Every row of every id: positions in `ids`, and the rows. Raises: SegmentRotten."""
+        keys, words = keys_of_ids(ids), words_of_ids(ids)
+        buckets = _buckets(keys, self._bits)
+        self._check(buckets)
+        at, end = self.first[buckets].astype(np.intp), self.first[buckets + 1].astype(np.intp)
+        self._halve(keys, at, end.copy())
+        own_keys, own_words = key_column(self.entries), word_column(self.entries)
+        positions, rows = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+        left = np.flatnonzero(at < end)
+        while len(left := left[own_keys[at[left]] == keys[left]]):
+            same = left[(own_words[at[left]] == words[left]).all(axis=1)]
+            positions.append(same)
+            rows.append(at[same])
+            at[left] += 1
+            left = left[at[left] < end[left]]
+        return np.concatenate(positions), np.concatenate(rows)
+
+    def _halve(self, keys: Keys, low: Rows, high: Rows) -> None:
+        """Move `low` to the first row whose key is not less, for each key, between `low` and `high`."""
+        own_keys = key_column(self.entries)
+        left = np.flatnonzero(low < high)
+        while len(left):
+            middle = (low[left] + high[left]) >> 1
+            less = own_keys[middle] < keys[left]
+            low[left[less]] = middle[less] + 1
+            high[left[~less]] = middle[~less]
+            left = left[low[left] < high[left]]
+
+    def column(self, name: str, rows: Rows) -> NDArray[np.generic]:
+        """A field of some rows. Raises: SegmentRotten."""
+        self._check_rows(rows)
+        return self.entries[name][rows]
+
+    def rows(self, rows: Rows) -> Entries:
+        """Some rows whole. Raises: SegmentRotten."""
+        self._check_rows(rows)
+        return self.entries[rows]
+
+    def starts(self, bits: int) -> Rows:
+        """Where the ids begin that start with each prefix of so many bits, and the end."""
+        keys = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits) if bits else np.zeros(1, np.uint64)
+        buckets = _buckets(keys, self._bits)
+        if bits > self._bits:
+            self._check(buckets)
+        low, high = self.first[buckets].astype(np.intp), self.first[buckets + 1].astype(np.intp)
+        if bits > self._bits:
+            self._halve(keys, low, high)
+        return np.append(low, len(self))
+
+    def between(self, start: int, end: int) -> Entries:
+        """Rows in order, as a view. Raises: SegmentRotten."""
+        if self.checks and start < end:
+            low, high = np.searchsorted(self.first, np.array([start, end - 1], np.uint32), side="right") - 1
+            self._check(np.arange(low, high + 1))
+        return self.entries[start:end]
+
+    def _check_rows(self, rows: Rows) -> None:
+        if self.checks and not self.checks.made.all():
+            self._check(np.searchsorted(self.first, rows.astype(np.uint32), side="right") - 1)
+
+    def _check(self, buckets: NDArray[np.integer]) -> None:
+        checks = self.checks
+        if checks is None:
+            return
+        for bucket in np.unique(buckets[~checks.made[buckets]]).tolist():
+            rows = self.entries[self.first[bucket] : self.first[bucket + 1]]
+            if _sum(checks.key, rows) != int(checks.sums[bucket]):
+                checks.failed.append(bucket)
+                self.forget()
+                raise SegmentRotten(self)
+            checks.made[bucket] = True
+
+    @property
+    def rotten(self) -> bool:
+        """Whether a check has failed."""
+        return bool(self.checks and self.checks.failed)
+
+    def ids_in(self, pack: str) -> Iterator[bytes]:
+        """The ids of a pack's rows. Raises: SegmentRotten."""
+        number = self.packs.index(pack)
+        for start in range(0, len(self), _RANGE_ROWS):
+            rows = self.between(start, min(start + _RANGE_ROWS, len(self)))
+            yield from rows["id"][rows["pack"] == number].tolist()
 
     def forget(self) -> None:
         """Remove the cached file; what is mapped stays readable."""
@@ -74,39 +196,194 @@ class Segment:
                 self.path.unlink()
 
 
-def load(path: Path) -> Segment | None:
-    """Map a cached file; None, and the file removed, when it is not whole."""
-    try:
-        data = np.memmap(path, np.uint8, "r")
-        magic, digest, head_bytes, count = _HEAD.unpack(data[: _HEAD.size].tobytes())
-        body = data[_HEAD.size :]
-        if magic == _MAGIC and blake3.blake3(body.data).digest() == digest:
-            keys_end = head_bytes + 8 * count
-            packs = tuple(json.loads(body[:head_bytes].tobytes()))
-            return Segment(packs, body[head_bytes:keys_end].view("<u8"), body[keys_end:].view(ENTRY), path)
-    except (OSError, ValueError, struct.error):
-        pass
-    with suppress(OSError):
+def _bits(rows: int) -> int:
+    return max(0, (rows >> _BUCKET_SHIFT).bit_length() - 1)
+
+
+def _buckets(keys: Keys, bits: int) -> Rows:
+    return (keys >> np.uint64(64 - bits)).astype(np.intp) if bits else np.zeros(len(keys), np.intp)
+
+
+def _ends(counts: NDArray[np.integer]) -> NDArray[np.uint32]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
+
+
+def _sum(key: bytes, rows: Entries) -> int:
+    return int.from_bytes(blake3.blake3(rows.view(np.uint8).data, key=key).digest(8), "little")
+
+
+# ------------------------------------------------------------------------------------------------ merging
+
+
+def in_order(segments: Sequence[Segment], numbers: dict[str, int], bits: int | None = None) -> Iterator[Entries]:
+    """All rows of several segments, each once, in order and piece by piece: one piece for each prefix of `bits` bits.
+
+    `numbers` are the packs' positions in the result; rows of packs that are not in it are left out.
+    Raises: SegmentRotten.
+    """
+    if bits is None:
+        bits = max(0, (sum(map(len, segments)) // _RANGE_ROWS).bit_length())
+    starts = [segment.starts(bits) for segment in segments]
+    places = [np.array([numbers.get(pack, _GONE) for pack in segment.packs], np.uint32) for segment in segments]
+    for piece in range(1 << bits):
+        parts = [np.zeros(0, ENTRY)]
+        for segment, start, place in zip(segments, starts, places, strict=True):
+            rows = segment.between(int(start[piece]), int(start[piece + 1])).copy()
+            if len(rows):
+                rows["pack"] = place[rows["pack"]]
+                parts.append(rows[rows["pack"] != _GONE])
+        yield without_repetitions(put_in_order(np.concatenate(parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class Merger:
+    """Joins segments into one: in a file below `folder` whose checks are keyed with `key`, or in memory.
+
+    Memory is bounded when there is a folder: some pieces of rows, and the tables of the buckets.
+    """
+
+    folder: Path | None
+    key: bytes
+
+    def join(
+        self,
+        segments: Sequence[Segment],
+        exists: Callable[[str], bool],
+        *,
+        whole: frozenset[str] = frozenset(),
+        runs: frozenset[str] = frozenset(),
+        passing: bool = False,
+    ) -> Segment:
+        """One segment of those packs that exist. A `passing` one's file goes with its last user.
+
+        `whole` are packs that have all their rows in the segments together. Raises: SegmentRotten; OSError when the
+        file cannot be written.
+        """
+        names = dict.fromkeys(pack for segment in segments for pack in segment.packs if exists(pack))
+        numbers = {pack: number for number, pack in enumerate(names)}
+        known = (whole.union(*(segment.whole for segment in segments))) & names.keys()
+        if self.folder is None:
+            rows = np.concatenate([np.zeros(0, ENTRY), *in_order(segments, numbers)])
+            return Segment.of(list(names), rows, whole=known, runs=runs)
+        with _File(self.folder, self.key, sum(map(len, segments))) as file:
+            for rows in in_order(segments, numbers, max(0, file.range_bits)):
+                file.append(rows)
+            return file.finish(list(names), known, runs, passing=passing)
+
+
+class _File:
+    """A segment's file being written, locked against being taken for garbage; removed unless it is finished."""
+
+    def __init__(self, folder: Path, key: bytes, rows_at_most: int) -> None:
+        self._key = key
+        self._bits = _bits(rows_at_most)
+        self.range_bits = min(self._bits, max(0, (rows_at_most // _RANGE_ROWS).bit_length()))
+        self._path = folder / f"{secrets.token_hex(8)}.new"
+        self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "r+b")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file.seek(_ROWS_AT)
+        self._count = 0
+        self._pieces = 0
+        self._counts: list[NDArray[np.intp]] = []
+        self._sums = np.zeros(1 << self._bits, np.uint64)
+
+    def append(self, rows: Entries) -> None:
+        """The rows of the next piece of the ids' range."""
+        below = self._bits - self.range_bits
+        buckets = _buckets(key_column(rows), self._bits) - (self._pieces << below)
+        counts = np.bincount(buckets, minlength=1 << below)
+        ends = _ends(counts)
+        for bucket in range(1 << below):
+            self._sums[(self._pieces << below) + bucket] = _sum(self._key, rows[ends[bucket] : ends[bucket + 1]])
+        self._counts.append(counts)
+        self._pieces += 1
+        self._count += len(rows)
+        self._file.write(rows.view(np.uint8).data)
+
+    def finish(self, packs: Sequence[str], whole: frozenset[str], runs: frozenset[str], *, passing: bool) -> Segment:
+        """Close the file and map it."""
+        table = np.zeros(len(packs), _PACKS)
+        table["name"] = np.frombuffer(bytes.fromhex("".join(packs)), "V32")
+        table["whole"] = [pack in whole for pack in packs]
+        names = b"".join(bytes.fromhex(name.rpartition("/")[2]) for name in sorted(runs))
+        first = _ends(np.concatenate(self._counts))
+        tables = first.tobytes() + self._sums.tobytes() + table.tobytes() + names
+        fields = _MAGIC, self._count, self._bits, len(packs), len(runs)
+        digest = blake3.blake3(_HEAD.pack(*fields, bytes(32)) + tables, key=self._key).digest()
+        self._file.write(tables)
+        self._file.seek(0)
+        self._file.write(_HEAD.pack(*fields, digest))
+        self._file.flush()
+        segment = _mapped(self._file.fileno(), None if passing else self._path.with_suffix(".seg"), self._key)
+        if segment is None:
+            raise OSError(f"{self._path}: does not read back as it was written")
+        if segment.path:
+            self._path.rename(segment.path)
+        return segment
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+        self._file.close()
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def load(folder: Path, key: bytes) -> list[Segment]:
+    """The cached segments of a folder; what is not whole, or was left by a process that died, is removed."""
+    for path in folder.glob("*.new"):
+        _sweep(path)
+    return [segment for path in sorted(folder.glob("*.seg")) if (segment := _open(path, key))]
+
+
+def _sweep(path: Path) -> None:
+    with suppress(OSError), open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
+
+
+def _open(path: Path, key: bytes) -> Segment | None:
+    with suppress(OSError):
+        with open(path, "rb") as file:
+            segment = _mapped(file.fileno(), path, key)
+        if segment is None:
+            path.unlink()
+        return segment
     return None
 
 
-def id_keys(ids: NDArray[np.void]) -> NDArray[np.uint64]:
-    """The first eight bytes of ids, big-endian, so that keys sort as ids do."""
-    raw = np.ascontiguousarray(ids).view(np.uint8).reshape(-1, 32)[:, :8]
-    return np.ascontiguousarray(raw).view(">u8").reshape(-1).astype(np.uint64)
+def _mapped(fd: int, path: Path | None, key: bytes) -> Segment | None:
+    """Map an open file; None when its tables are not those that were written. Raises: OSError."""
+    size = os.fstat(fd).st_size
+    if size < _ROWS_AT:
+        return None
+    data = memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
+    magic, count, bits, packs, runs, digest = fields = _HEAD.unpack_from(data)
+    buckets = 1 << bits if bits < 32 else 0
+    tables_at = _ROWS_AT + count * ENTRY.itemsize
+    sizes = 4 * (buckets + 1), 8 * buckets, packs * _PACKS.itemsize, runs * _RUN_BYTES
+    if magic != _MAGIC or not buckets or tables_at + sum(sizes) != size:
+        return None
+    if blake3.blake3(_HEAD.pack(*fields[:-1], bytes(32)), key=key).update(data[tables_at:]).digest() != digest:
+        return None
+    first_at, sums_at, packs_at, runs_at = (tables_at + sum(sizes[:table]) for table in range(4))
+    table = np.frombuffer(data, _PACKS, packs, packs_at)
+    names = _names(table["name"].tobytes(), 32)
+    return Segment(
+        packs=tuple(names),
+        whole=frozenset(name for name, whole in zip(names, table["whole"].tolist(), strict=True) if whole),
+        runs=frozenset(f"index/{name}" for name in _names(bytes(data[runs_at:]), _RUN_BYTES)),
+        entries=np.frombuffer(data, ENTRY, count, _ROWS_AT),
+        first=np.frombuffer(data, "<u4", buckets + 1, first_at),
+        path=path,
+        checks=Checks(key, np.frombuffer(data, "<u8", buckets, sums_at), np.zeros(buckets, np.bool_)),
+    )
 
 
-def merged(segments: Sequence[Segment]) -> Segment:
-    """All entries of several segments as one."""
-    packs: dict[str, int] = {}
-    parts = []
-    for segment in segments:
-        places = np.array([packs.setdefault(pack, len(packs)) for pack in segment.packs], np.uint32)
-        part = np.array(segment.entries)
-        if len(part):
-            part["pack"] = places[part["pack"]]
-        parts.append(part)
-    entries = np.concatenate([np.zeros(0, ENTRY), *parts])
-    # as plain bytes, which numpy can compare; all are of one length, so that padding cannot make two equal
-    return Segment.of(list(packs), np.unique(entries.view(f"S{ENTRY.itemsize}")).view(ENTRY))
+def _names(raw: bytes, each_bytes: int) -> list[str]:
+    text, digits = raw.hex(), 2 * each_bytes
+    return [text[at : at + digits] for at in range(0, len(text), digits)]

@@ -36,7 +36,7 @@ class ChunkStore:
         self._refreshing = threading.Lock()
 
     def _exist(self, ids: Sequence[ChunkId]) -> list[bool]:
-        return [location is not None for location in self.index.look_up(ids, for_writing=True)]
+        return self.index.exist(ids)
 
     def not_there(self, chunks: set[ChunkId]) -> set[ChunkId]:
         """Those of the chunks that do not exist."""

@@ -29,6 +29,7 @@ from offhost.errors import (
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId, image_id
 from offhost.repository.credentials import Passphrase
+from offhost.repository.packs import Kind, read_directory
 from offhost.repository.repository import Repository, create
 from offhost.repository.sealed import ObjectType, get_json, seal_json
 from offhost.repository.stats import stats
@@ -300,13 +301,8 @@ def test_several_sessions_at_once_store_no_chunk_twice(repository: Repository) -
     points = repository.points.all()
     assert len(points) == 4
     assert all(content(repository, point) == disk for point in points)
-    total = sum(int(segment.entries["plain"][segment.entries["kind"] == 1].sum()) for segment in _segments(repository))
-    assert total == len(disk)
-
-
-def _segments(repository: Repository) -> list:  # type: ignore[type-arg] # of segments
-    repository.store.index.totals()
-    return repository.store.index._segments
+    packs = [read_directory(repository.backend, repository.keyring, pack) for pack in repository.store.index.packs]
+    assert sum(int(entries["plain"][entries["kind"] == Kind.CONTENT].sum()) for entries in packs) == len(disk)
 
 
 @pytest.mark.slow
