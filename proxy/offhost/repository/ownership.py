@@ -50,8 +50,8 @@ class Ownership:
     """By row of the census. Of several rows of one copy one is told of, the others stay with NOBODY."""
     kinds: NDArray[np.uint8] = field(init=False)
     """By row, the `Kind` of what was met there; 0 for what nobody needs."""
-    copies: dict[int, Rows] = field(default_factory=dict)
-    """Needed chunks of which several copies exist: the row told of while walking, and the rows of all copies."""
+    repeated: dict[int, NDArray[np.intp]] = field(default_factory=dict)
+    """Needed chunks of which several copies exist: the row told of while walking, and one row of each copy."""
     missing: set[ChunkId] = field(default_factory=set)
     """Content that is needed and in no pack."""
     unreadable: list[str] = field(default_factory=list)
@@ -179,17 +179,18 @@ class Ownership:
         return found
 
     def _note_copies(self, row: int, rows: NDArray[np.intp]) -> None:
-        if row not in self.copies:
+        if row not in self.repeated:
             rows = np.sort(rows)  # so that the lowest stands for its copy
             places = np.stack([self.census.pack_of(rows), self.census.slot(rows)])
             _, one_of_each = np.unique(places, axis=1, return_index=True)
-            self.copies[row] = rows[np.sort(one_of_each)].astype(np.int32)
+            self.repeated[row] = rows[np.sort(one_of_each)]
 
     def _would_change(self, rows: Rows, number: int) -> NDArray[np.bool_]:
         """Which rows this point is not known to need. A row that is absent would always change."""
         before = self.owner[rows]
         changes: NDArray[np.bool_] = self._joined(before, np.int32(number)) != before
-        return changes | (rows == _ABSENT)
+        changes |= rows == _ABSENT
+        return changes
 
     def _need(self, rows: Rows, number: int) -> None:
         rows = rows[rows != _ABSENT]
@@ -222,8 +223,14 @@ class Ownership:
             self.owner[parents[growing]] = joined[growing]
 
     def _spread_to_copies(self) -> None:
-        for row, copies in self.copies.items():
+        for row, copies in self.repeated.items():
             self.owner[copies], self.kinds[copies] = self.owner[row], self.kinds[row]
+
+    @property
+    def needed(self) -> NDArray[np.bool_]:
+        """By row, whether anybody needs it."""
+        needed: NDArray[np.bool_] = self.owner != NOBODY
+        return needed
 
     def needed_rows(self) -> Iterator[NDArray[np.intp]]:
         """The rows that somebody needs, each copy once, in batches."""

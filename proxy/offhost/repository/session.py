@@ -77,18 +77,18 @@ class WriteSession:
             self._own.add(claim)
         return wanted, {chunk: other for chunk, other in relied.items() if other not in self._own}
 
-    def put(self, chunk: CompressedChunk) -> None:
-        """Seal and send on a chunk that `missing` named."""
-        self._put(chunk, Kind.CONTENT)
+    def put(self, chunks: Sequence[CompressedChunk]) -> None:
+        """Seal and send on chunks that `missing` named."""
+        self._put(chunks, Kind.CONTENT)
 
-    def _put(self, chunk: CompressedChunk, kind: Kind) -> None:
+    def _put(self, chunks: Sequence[CompressedChunk], kind: Kind) -> None:
         with self._lock:
-            claim = self._promised.pop(chunk.id)
+            promised = [(chunk.id, self._promised.pop(chunk.id)) for chunk in chunks]
         try:
-            stored = self._store.packer.add(chunk, kind, claim, self._check)
+            stored = self._store.packer.add(chunks, kind, [claim for _, claim in promised], self._check)
         except BaseException as error:
             known = error if isinstance(error, OffhostError) else SessionFenced(f"sealing failed: {error!r}")
-            self._store.claims.broken([(chunk.id, claim)], known)
+            self._store.claims.broken(promised, known)
             raise
         with self._lock:
             self.stored_bytes += stored
@@ -103,7 +103,7 @@ class WriteSession:
         if wanted:
             packed = zstandard.ZstdCompressor(level=3).compress(plain)
             codec, data = (Codec.ZSTD, packed) if len(packed) < len(plain) else (Codec.RAW, plain)
-            self._put(CompressedChunk(chunk, codec, len(plain), data, memoryview(plain)), kind)
+            self._put([CompressedChunk(chunk, codec, len(plain), data, memoryview(plain))], kind)
         return chunk
 
     def map_writer(self, size_bytes: int, cutter: str, base: DiskMap | None) -> DiskMapWriter:
@@ -153,7 +153,7 @@ class WriteSession:
                 "chunks that another session promised are missing: it failed", hint="run the backup again"
             )
         self._store.cover_new_packs()
-        committed = replace(point, id=self.id)
+        committed = replace(point, id=self.id, totals=point.totals | {"stored_bytes": self.stored_bytes})
         name = self._presence.point
         data = seal_json(self._keyring, ObjectType.POINT, name, to_json(committed))
         put_retrying(self._backend, name, data)
