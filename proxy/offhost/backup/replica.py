@@ -137,6 +137,7 @@ class DiskReplica:
             copy = arrived.disk(self.disk.key)
         areas = self.copy.source.allocated().union(copy.allocated()) if self.areas is None else self.areas
         lock, done, total = threading.Lock(), 0, areas.total_bytes
+        self.progress(f"{self.label}, as it arrived", done, total)
 
         def one(span: int) -> None:
             nonlocal done

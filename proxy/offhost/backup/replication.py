@@ -20,7 +20,7 @@ from offhost.backup.lineage import Relation, copied_origin
 from offhost.backup.replica import Base, DiskProgress, DiskReplica, of_repository
 from offhost.backup.report import CopyState, PointCopy, Problem
 from offhost.clock import rfc3339
-from offhost.errors import BackendError, Conflict, OffhostError, Stopped, UsageError
+from offhost.errors import BackendError, Conflict, IntegrityError, NotFound, OffhostError, Stopped, UsageError
 from offhost.ids import VmId
 from offhost.repository.manifest import Manifest
 from offhost.repository.repository import Repository
@@ -43,6 +43,19 @@ class Replication:
                 "a repository cannot be copied into itself", hint="make another: `offhost repo init --like THIS_ONE`"
             )
 
+    def wanted(self, vms: Sequence[str]) -> tuple[list[Manifest], list[IntegrityError]]:
+        """What is to be copied of these VMs, by name or identity, or of all: the oldest first within a VM; and which
+        points of the source do not open.
+
+        Raises: NotFound for a VM that the source has no point of.
+        """
+        points, damaged = self.source.points.read()
+        known = {name for point in points for name in (point.vm_name, point.vm_id)}
+        if unknown := [vm for vm in vms if vm not in known]:
+            raise NotFound(f"{unknown[0]}: the source has no point of a VM of that name", hint="`offhost points list`")
+        chosen = {point.vm_id for point in points if not vms or point.vm_name in vms or point.vm_id in vms}
+        return [point for vm in sorted(chosen) for point in self.relation(vm).wanted(missed_too=True)], damaged
+
     def relation(self, vm: VmId) -> Relation:
         """One VM's points on both sides, as they are now."""
         there = self.destination.repository
@@ -54,6 +67,15 @@ class Replication:
             forgotten=there.points.forgotten_of(vm),
             gone=there.points.gone(),
         )
+
+    def planned(self, points: Sequence[Manifest], told: Callable[[PointCopy], object]) -> list[PointCopy]:
+        """What `run` would do, touching nothing."""
+        done = []
+        for point in points:
+            twins = self.relation(point.vm_id).copies_of(point)
+            done.append(replace(described(point, "there"), copy=twins[0].id) if twins else described(point, "planned"))
+            told(done[-1])
+        return done
 
     def run(self, points: Sequence[Manifest], told: Callable[[PointCopy], object]) -> list[PointCopy]:
         """Copy points in the order given; `told` hears of each as it is done with.

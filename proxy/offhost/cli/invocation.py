@@ -5,8 +5,9 @@ Owns: the options every command shares and how a command gets at them. Does not 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,8 +31,16 @@ class Invocation:
     repo: str | None = None
     """What `--repo` names: a directory, or a repository of proxy.yaml."""
     passphrase_file: Path | None = None
+    role: str | None = None
+    """Which of a command's repositories this is for, `FROM` or `TO`: its own variables go before the common ones."""
     json: bool = False
     """Whether results and errors are for programs."""
+
+    def for_role(self, role: str, repo: str, passphrase_file: Path | None) -> Invocation:
+        """The same for one of several repositories: what is said for it alone goes before what is said for all."""
+        if f"OFFHOST_{role}_PASSPHRASE" not in os.environ:
+            passphrase_file = passphrase_file or self.passphrase_file
+        return replace(self, repo=repo, role=role, passphrase_file=passphrase_file)
 
     def configuration(self) -> Configuration:
         """Read proxy.yaml and jobs.d.

@@ -54,7 +54,9 @@ def _bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True))
-    with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    speed = (TransferSpeedColumn(), TimeRemainingColumn())
+    # results are shown above the bars, unless they go to a file
+    with Bars(*columns, *speed, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bars:
         lock = threading.Lock()
         tasks = {}
 
@@ -74,6 +76,8 @@ def _lines() -> Progress:
     def show(what: str, done: int, total: int) -> None:
         share = done / total if total else 1.0
         with lock:
+            if share < said.get(what, 0.0):  # the same anew: of the next restore point
+                del said[what]
             if share - said.get(what, 0.0) >= _LINE_EVERY or (done == total and said.get(what) != share):
                 said[what] = share
                 note(f"{what}: {size(done)} of {size(total)}")

@@ -75,7 +75,7 @@ def passphrase(invocation: Invocation) -> str:
         except UnicodeDecodeError as error:
             raise UsageError(f"{invocation.passphrase_file}: not UTF-8", hint="is this the right file?") from error
     else:
-        found = os.environ.get("OFFHOST_PASSPHRASE", "")
+        found = os.environ.get(f"OFFHOST_{invocation.role}_PASSPHRASE") or os.environ.get("OFFHOST_PASSPHRASE", "")
     if not found:
         raise UsageError(
             "the repository's passphrase is not given", hint="set OFFHOST_PASSPHRASE, or name a --passphrase-file"
