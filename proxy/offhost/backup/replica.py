@@ -21,8 +21,8 @@ from offhost.chunking.workers import touched_spans
 from offhost.errors import ChunkCorrupt, IntegrityError
 from offhost.extents import Extent, ExtentMap
 from offhost.repository.changes import changed_areas
-from offhost.repository.diskmap import DiskMap, DiskMapRef
-from offhost.repository.manifest import PointDisk
+from offhost.repository.diskmap import DiskMap
+from offhost.repository.manifest import DiskMapRef, PointDisk
 from offhost.repository.repository import Repository
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession

@@ -123,6 +123,7 @@ class Replication:
                     predecessor=repository.points.predecessor(latest.manifest) if latest else None,
                     disks=tuple(replace(disk.disk, map=disk.finish()) for disk in replica.disks),
                     files=self.destination.store_files(session, files),
+                    totals={},
                     origin=copied_origin(relation.source, point, relation.missed_before(point)),
                 )
                 settle(session, [replica.run, lambda: self.destination.store_files(session, files)], self.stop)

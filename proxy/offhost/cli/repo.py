@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say, say_json, size
 from offhost.cli.progress import shown
-from offhost.cli.repository import interruptible, located, opened
+from offhost.cli.repository import interruptible, located, opened, unlocked
 
 
 @click.group()
@@ -17,14 +18,25 @@ def repo() -> None:
     """Create, measure and verify a repository."""
 
 
+repo.add_command(verify)
+
+
 @repo.command()
+@click.option("--like", metavar="REPO", help="Cut disks as this repository does: copies between the two are faster.")
+@click.option(
+    "--like-passphrase-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="That one's, instead of OFFHOST_LIKE_PASSPHRASE; without either, what is said for all repositories.",
+)
 @click.pass_obj
-def init(invocation: Invocation) -> None:
+def init(invocation: Invocation, like: str | None, like_passphrase_file: Path | None) -> None:
     """Make a repository in a new or empty directory, sealed with the passphrase."""
     from offhost.repository.repository import create
 
     root, secret = located(invocation)
-    create(root, secret)
+    other = unlocked(invocation.for_role("LIKE", like, like_passphrase_file)) if like else None
+    create(root, secret, cut_secret=other.config.cut_secret if other else None)
     say(f"Made a repository in {root}.")
     say("Keep its passphrase: without it nothing in the repository can ever be read.")
 
@@ -46,26 +58,3 @@ def stats(invocation: Invocation) -> None:
     say(f"{size(found.plain_bytes)} backed up, {unique} of it different, {stored} stored")
     if found.stored_bytes:
         say(f"{found.plain_bytes / found.stored_bytes:.1f} times smaller than what was backed up")
-
-
-@repo.command()
-@click.option("--data", is_flag=True, help="Read and check every byte, not only that everything is there.")
-@json_option
-@click.pass_obj
-def verify(invocation: Invocation, data: bool) -> int:
-    """Check that everything the restore points need is there; with --data, that every byte is right."""
-    from offhost.repository.verify import verify as check
-
-    with interruptible() as stop, opened(invocation) as repository, shown(quiet=invocation.json) as progress:
-        report = check(repository, data=data, progress=lambda done, total: progress("packs", done, total), stop=stop)
-    if invocation.json:
-        say_json(asdict(report) | {"ok": not report.damage})
-    else:
-        read = f", {size(report.read_bytes)} read" if data else ""
-        say(f"{report.points} points, {report.packs} packs with {report.chunks} chunks{read}")
-        for damage in report.damage:
-            note(f"damaged: {damage.what}")
-            for harm in damage.harms:
-                note(f"  harms {harm}")
-        say("All is right." if not report.damage else f"{len(report.damage)} things are damaged.")
-    return 1 if report.damage else 0
