@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size
-from offhost.cli.progress import shown
-from offhost.cli.repository import interruptible, located, opened, unlocked
+from offhost.cli.output import say, say_json, size
+from offhost.cli.repository import located, opened, unlocked
+from offhost.cli.verifying import verify
 
 
 @click.group()

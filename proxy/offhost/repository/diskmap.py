@@ -47,7 +47,8 @@ def leaves_of_page(page: bytes) -> list[ChunkId]:
     return list(dict.fromkeys(ChunkId(slot[32:64]) for slot in slots if slot != _HOLE))
 
 
-def _root(size_bytes: int, cutter: str, slots: Sequence[bytes], key: bytes) -> bytes:
+def root_digest(size_bytes: int, cutter: str, slots: Sequence[bytes], key: bytes) -> bytes:
+    """What a manifest says of a whole disk; of each span only the digest, the first 32 bytes of its slot, counts."""
     return blake3.blake3(
         size_bytes.to_bytes(8, "little") + cutter.encode() + b"".join(slot[:32] for slot in slots), key=key
     ).digest()
@@ -66,9 +67,14 @@ class DiskMap:
         if ref.size_bytes > DISK_LIMIT_BYTES or len(ref.pages) != -(-count // PAGE_SPANS):
             raise PackCorrupt(f"a disk of {ref.size_bytes} bytes cannot have {len(ref.pages)} list pages")
         pages = {page: bytes(plain) for page, plain in reader.read_many(list(dict.fromkeys(ref.pages)), Kind.PAGE)}
+        if any(len(page) > PAGE_SPANS * _SLOT for page in pages.values()):  # a disk may name one a thousand times
+            raise PackCorrupt("a list page is longer than its spans need")
         table = b"".join(pages[page] for page in ref.pages)
         self._slots = [table[at : at + _SLOT] for at in range(0, len(table), _SLOT)]
-        if len(table) != count * _SLOT or _root(ref.size_bytes, ref.cutter, self._slots, metadata_id_key) != ref.root:
+        if (
+            len(table) != count * _SLOT
+            or root_digest(ref.size_bytes, ref.cutter, self._slots, metadata_id_key) != ref.root
+        ):
             raise PackCorrupt("a disk's list pages do not match its root digest")
         self._resolved: dict[int, tuple[SpanMap, int]] = {}
 
@@ -185,6 +191,6 @@ class DiskMapWriter:
         """Store the list pages."""
         starts = range(0, len(self._slots), PAGE_SPANS)
         pages = [self._store(Kind.PAGE, b"".join(self._slots[at : at + PAGE_SPANS])) for at in starts]
-        root = _root(self.size_bytes, self.cutter, self._slots, self._key)
+        root = root_digest(self.size_bytes, self.cutter, self._slots, self._key)
         data_bytes = sum(int.from_bytes(slot[64:], "little") for slot in self._slots)
         return DiskMapRef(self.size_bytes, data_bytes, self.cutter, tuple(pages), root)

@@ -98,16 +98,17 @@ class HarmWalk:
             return Harm(cause, point.vm_name, point.id, f"{point.time:%Y-%m-%d %H:%M:%S}Z", what)
 
         for file in point.files:
-            causes = dict.fromkeys(filter(None, self._judge(list(dict.fromkeys(file.chunks)))))
-            yield from (harm(cause, f"file {file.name}") for cause in causes)
+            yield from (harm(cause, f"file {file.name}") for cause in self._causes_of(file.chunks))
         for disk in point.disks:
-            causes = self._of_disk(point, disk, before)
-            yield from (harm(cause, f"disk {disk.key}") for cause in causes)
+            yield from (harm(cause, f"disk {disk.key}") for cause in self._of_disk(point, disk, before))
+
+    def _causes_of(self, chunks: Sequence[ChunkId]) -> list[str]:
+        """Why no good copy of some of these is there."""
+        return list(dict.fromkeys(filter(None, self._judge(list(dict.fromkeys(chunks))))))
 
     def _of_disk(self, point: Manifest, disk: PointDisk, before: dict[str, _Walked]) -> list[str]:
         pages = list(dict.fromkeys(disk.map.pages))
-        causes = list(dict.fromkeys(filter(None, self._judge(pages))))
-        if causes:
+        if causes := self._causes_of(pages):
             return causes
         try:
             map_ = self._repository.restore_point(point).map(disk)

@@ -1,12 +1,12 @@
-"""What verification has read, and when: kept in the repository, so that it goes on where it was stopped, and begins with
+"""What verification has read, and when, kept in the repository: so it goes on where it was stopped, and begins with
 what was read longest ago.
 
 Owns: FORMAT.md, "Marks", `verified`. A record that does not open, or cannot be put, costs reading packs again, no more.
 Does not own: reading (verify).
 
-A mark's name is `marks/verified-<generation, 8 digits>-<16 hex>`. The first one that a run puts is of a generation above
-all there are, and says all that they say and is still of use; those that follow in that run are of that generation. So
-whoever collects may delete every such mark of a generation below the highest.
+A mark's name is `marks/verified-<generation, 8 digits>-<16 hex>`. The first one that a run puts is of a generation
+above all there are, and says all that they say and is still of use; those that follow in that run are of that
+generation. So whoever collects may delete every such mark of a generation below the highest.
 """
 
 import logging
