@@ -20,6 +20,9 @@ _WINDOW_BYTES = 8 << 20
 """The window a Zstandard frame may ask for, which bounds what a reader allocates (RFC 8878 recommends this much)."""
 
 
+Stored = bytes | bytearray | memoryview
+
+
 class Codec(IntEnum):
     """How a chunk's bytes are stored; the values are part of the repository's format."""
 
@@ -72,7 +75,7 @@ class Compression:
         return (self.codec, packed) if gains else (Codec.RAW, plain)
 
 
-def decompress(codec: int, data: bytes | memoryview, plain_bytes: int) -> bytes | memoryview:
+def decompress(codec: int, data: Stored, plain_bytes: int) -> Stored:
     """The plain bytes of a stored chunk, exactly `plain_bytes` of them; raw data comes back without a copy.
 
     Never allocates more than that (and a bounded window), whatever `data` claims. Says nothing about whether the
@@ -88,11 +91,11 @@ def decompress(codec: int, data: bytes | memoryview, plain_bytes: int) -> bytes 
     return plain
 
 
-def _undo(codec: Codec, data: bytes | memoryview, plain_bytes: int) -> bytes | memoryview:
+def _undo(codec: Codec, data: Stored, plain_bytes: int) -> Stored:
     if codec is Codec.RAW:
         return data
     if codec is Codec.LZ4:
-        unpacked: bytes = lz4.block.decompress(data, uncompressed_size=plain_bytes)
+        unpacked: bytearray = lz4.block.decompress(data, uncompressed_size=plain_bytes, return_bytearray=True)
         return unpacked
     # The library believes a size that the frame states and would allocate it.
     if zstandard.frame_content_size(data) not in (-1, plain_bytes):

@@ -26,6 +26,9 @@ SPAN_BYTES = 32 << 20
 
 ID_BYTES = 32
 
+_BATCH_BYTES = 1 << 20
+"""Plain bytes handed to the sink at a time: little enough to be still in the processor's cache when it seals them."""
+
 
 def span_buffer() -> memoryview:
     """Memory for one span, zeroed and page-aligned, to be used again and again.
@@ -65,8 +68,8 @@ class ChunkSink(Protocol):
         """
         ...
 
-    def put(self, chunk: CompressedChunk) -> None:
-        """Take a chunk that `missing` named. May block to bound memory."""
+    def put(self, chunks: Sequence[CompressedChunk]) -> None:
+        """Take chunks that `missing` named. May block to bound memory."""
         ...
 
 
@@ -211,8 +214,16 @@ def _put_missing(
     """Ask once, compress and hand over only what is missing; that is what comes back."""
     missing = sink.missing([ref.id for ref in refs], [ref.length for ref in refs]) if refs else ()
     new = [refs[at] for at in missing]
+    batch: list[CompressedChunk] = []
+    batch_bytes = 0
     for start, length, chunk_id in new:
         plain = span[start : start + length]
         codec, data = compression.compress(plain)
-        sink.put(CompressedChunk(chunk_id, codec, length, data, plain))
+        batch.append(CompressedChunk(chunk_id, codec, length, data, plain))
+        batch_bytes += length
+        if batch_bytes >= _BATCH_BYTES:
+            sink.put(batch)
+            batch, batch_bytes = [], 0
+    if batch:
+        sink.put(batch)
     return new

@@ -5,6 +5,8 @@ Does not own: the layout of a pack (packs), which chunks are missing (claims), w
 """
 
 import threading
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -52,24 +54,22 @@ class Packer:
         self._executor = ThreadPoolExecutor(_PUTTERS, thread_name_prefix="put-pack")
         self._unindexed: dict[str, Entries] = {}
 
-    def add(self, chunk: CompressedChunk, kind: Kind, claim: Claim, check: WriteCheck) -> int:
-        """Seal a chunk into a pack; its stored bytes.
+    def add(self, chunks: Sequence[CompressedChunk], kind: Kind, claims: Sequence[Claim], check: WriteCheck) -> int:
+        """Seal chunks, each with its claim, into a pack, or what is left into the next; their stored bytes.
 
-        Raises: ChunkCorrupt when it does not read back: a fault that may have hit its neighbours too, so that the whole
-        pack is dropped and every claim on it broken.
+        Raises: ChunkCorrupt when one does not read back: a fault that may have hit its neighbours too, so that the
+        whole pack is dropped and every claim on it broken.
         """
-        filling = self._lease(len(chunk.data))
-        try:
-            before = filling.pack.size_bytes
-            filling.chunks.append((chunk.id, claim))
-            filling.pack.add(chunk, kind)
-            if check == "full" or (check == "sample" and len(filling.pack) % _SAMPLE_EVERY == 1):
-                filling.pack.check_last(chunk.plain)
-            stored = filling.pack.size_bytes - before
-        except BaseException as error:
-            self._drop(filling, error)
-            raise
-        self._give_back(filling)
+        left = deque(zip(chunks, claims, strict=True))
+        stored = 0
+        while left:
+            filling = self._lease(len(left[0][0].data))
+            try:
+                stored += _fill(filling, left, kind, check)
+            except BaseException as error:
+                self._drop(filling, error)
+                raise
+            self._give_back(filling)
         return stored
 
     def _drop(self, filling: _Filling, error: BaseException) -> None:
@@ -156,6 +156,19 @@ class Packer:
         """Wait for what is on its way."""
         self.flush()
         self._executor.shutdown()
+
+
+def _fill(filling: _Filling, left: deque[tuple[CompressedChunk, Claim]], kind: Kind, check: WriteCheck) -> int:
+    """Move what a pack has room for from `left` into it; its stored bytes."""
+    pack = filling.pack
+    before = pack.size_bytes
+    while left and pack.fits(len(left[0][0].data)):
+        chunk, claim = left.popleft()
+        filling.chunks.append((chunk.id, claim))
+        pack.add(chunk, kind)
+        if check == "full" or (check == "sample" and len(pack) % _SAMPLE_EVERY == 1):
+            pack.check_last(chunk.plain)
+    return pack.size_bytes - before
 
 
 def put_retrying(backend: Backend, name: str, data: bytes | memoryview) -> None:

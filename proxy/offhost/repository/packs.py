@@ -86,6 +86,8 @@ class PackCipher:
     @classmethod
     def of(cls, keyring: Keyring, header: bytes, name: str) -> "PackCipher":
         """Raises: PackCorrupt when this is not a pack's header."""
+        if len(header) != HEADER_BYTES:
+            raise PackCorrupt(f"{name}: cut short within its header")
         magic, kind, suite, epoch, salt = _HEADER.unpack(header)
         if (magic, kind, suite) != (_MAGIC, _TYPE, _SUITE):
             raise PackCorrupt(f"{name}: its header is not that of a pack")
@@ -108,7 +110,7 @@ class PackCipher:
             )
         except InvalidTag as error:
             raise ChunkCorrupt(f"{where}: chunk {chunk.hex()[:12]} fails its seal") from error
-        plain = decompress(Codec(at.codec), packed, at.plain)
+        plain = decompress(at.codec, packed, at.plain)
         if blake3.blake3(plain, key=id_key).digest() != chunk:
             raise ChunkCorrupt(f"{where}: the content is not that of chunk {chunk.hex()[:12]}")
         return CompressedChunk(chunk, Codec(at.codec), at.plain, packed, memoryview(plain))
@@ -189,9 +191,8 @@ class OpenPack:
                 )
         except InvalidTag as error:
             raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} does not open right after it was sealed") from error
-        # through numpy: a memoryview is compared element by element
-        read_back = np.frombuffer(decompress(Codec(codec), memoryview(packed), plain_bytes), np.uint8)
-        if not np.array_equal(read_back, np.frombuffer(plain, np.uint8)):
+        read_back = decompress(Codec(codec), packed, plain_bytes)
+        if (read_back if isinstance(read_back, bytearray) else bytearray(read_back)) != plain:
             raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} read back differs from what was read from the source")
 
     def close(self) -> tuple[str, Entries]:

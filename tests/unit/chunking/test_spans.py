@@ -48,12 +48,13 @@ class Shelf:
             self.promised.update(new)
             return sorted(ids.index(one) for one in new)
 
-    def put(self, chunk: CompressedChunk) -> None:
-        assert chunk.id in self.promised
-        assert chunk.id not in self.chunks
-        plain = decompress(chunk.codec, chunk.data, chunk.plain_bytes)
-        assert np.array_equal(np.frombuffer(plain, np.uint8), np.frombuffer(chunk.plain, np.uint8))
-        self.chunks[chunk.id] = bytes(plain)
+    def put(self, chunks: Sequence[CompressedChunk]) -> None:
+        for chunk in chunks:
+            assert chunk.id in self.promised
+            assert chunk.id not in self.chunks
+            plain = decompress(chunk.codec, chunk.data, chunk.plain_bytes)
+            assert np.array_equal(np.frombuffer(plain, np.uint8), np.frombuffer(chunk.plain, np.uint8))
+            self.chunks[chunk.id] = bytes(plain)
 
     def disk(self, entries: SpanMap, size: int) -> bytes:
         disk = bytearray(size)
@@ -160,7 +161,7 @@ def test_a_stream_longer_than_a_span_is_refused() -> None:
 
 def test_what_the_sink_raises_ends_the_span() -> None:
     class Full(Shelf):
-        def put(self, chunk: CompressedChunk) -> None:
+        def put(self, chunks: Sequence[CompressedChunk]) -> None:
             raise NoSpace("the disk is full")
 
     with pytest.raises(NoSpace):

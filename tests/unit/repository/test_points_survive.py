@@ -282,7 +282,7 @@ def test_what_another_session_promised_and_dropped_is_stored_again(
             assert list(relying.missing([chunk], [len(plain)])) == []
         assert relying.settle(threading.Event()) == {chunk}
         assert list(relying.missing([chunk], [len(plain)])) == [0]
-        relying.put(CompressedChunk(chunk, Codec.RAW, len(plain), plain, memoryview(plain)))
+        relying.put([CompressedChunk(chunk, Codec.RAW, len(plain), plain, memoryview(plain))])
         assert relying.settle(threading.Event()) == frozenset()
 
 
