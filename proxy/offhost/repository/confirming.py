@@ -1,0 +1,117 @@
+"""What of a condemned list may really go.
+
+Owns: the second look at each pack, by its own directory and not by the index: a pack goes when each chunk in it is
+either needed by nobody, or lies, by another directory, in a sound pack outside the list, where what is needed of a
+mostly dead pack is moved first. Does not own: what is needed (liveness), the moving (rewriting).
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from offhost.errors import IntegrityError, ObjectNotFound
+from offhost.ids import ChunkId
+from offhost.repository.liveness import Liveness
+from offhost.repository.marks import Slots
+from offhost.repository.packs import Entries, Location, read_directory
+from offhost.repository.repository import Repository
+from offhost.repository.rewriting import Rewriter
+from offhost.repository.usage import Usage, dead, worth_rewriting
+
+_log = logging.getLogger(__name__)
+
+
+def confirmed(
+    repository: Repository,
+    liveness: Liveness,
+    condemned: frozenset[str],
+    damaged: Mapping[str, Slots],
+    *,
+    rewriter: Rewriter,
+    stopping: Callable[[], None],
+) -> frozenset[str]:
+    """The packs of the list that may be deleted, once this has returned: what was to be moved is durable.
+
+    Raises: BackendError; what `stopping` raises.
+    """
+    look = _Look(repository, liveness, condemned, damaged)
+    usages: list[Usage] = []
+    for pack in sorted(condemned):
+        stopping()
+        usages += filter(None, [look.usage(pack)])
+    going = {each.pack for each in dead(usages)}
+    for each in worth_rewriting(usages, damaged):
+        stopping()
+        if look.moved(each.pack, rewriter):
+            going.add(each.pack)
+    rewriter.finish()
+    return frozenset(going)
+
+
+@dataclass(slots=True)
+class _Look:
+    """Looks into the packs of a list. What was moved away lies elsewhere for those looked at later."""
+
+    repository: Repository
+    liveness: Liveness
+    condemned: frozenset[str]
+    damaged: Mapping[str, Slots]
+    _moved: set[ChunkId] = field(default_factory=set)
+    _directories: dict[str, frozenset[ChunkId]] = field(default_factory=dict)
+
+    def usage(self, pack: str) -> Usage | None:
+        """What is needed of a pack and lies nowhere else; None when nobody can tell, so that it must be kept."""
+        try:
+            entries = self._entries(pack)
+        except (IntegrityError, ObjectNotFound) as error:
+            _log.warning("%s: the pack is kept, since nobody can tell what is in it", error)
+            return None
+        size = int(entries["stored"].sum(dtype=np.uint64))
+        return Usage(pack, size, sum(at.stored for _, at in self._only_here(pack, entries)))
+
+    def moved(self, pack: str, rewriter: Rewriter) -> bool:
+        """Move what is needed of a pack away from it; False when it does not read back, and the pack is kept."""
+        needed = self._only_here(pack, self._entries(pack))
+        try:
+            rewriter.move(pack, needed)
+        except IntegrityError as error:
+            _log.warning("%s: the pack is kept as it is; `offhost repo verify --data` tells what is harmed", error)
+            return False
+        self._moved.update(chunk for chunk, _ in needed)
+        return True
+
+    def _entries(self, pack: str) -> Entries:
+        return read_directory(self.repository.backend, self.repository.keyring, pack)
+
+    def _only_here(self, pack: str, entries: Entries) -> list[tuple[ChunkId, Location]]:
+        """What is needed of a pack, and lies nowhere else."""
+        ids = np.ascontiguousarray(entries["id"]).view(np.uint8).reshape(-1, 32)
+        found = []
+        for at in np.flatnonzero(self.liveness.needs(ids)).tolist():
+            identity, _, *place = entries[at].item()
+            chunk = ChunkId(identity)
+            if chunk not in self._moved and not self._lies_elsewhere(chunk):
+                found.append((chunk, Location(pack, *place)))
+        return found
+
+    def _lies_elsewhere(self, chunk: ChunkId) -> bool:
+        """Whether a pack that stays has a sound copy, by its own directory."""
+        return any(
+            copy.pack not in self.condemned and self._sound(copy) and chunk in self._directory(copy.pack)
+            for copy in self.repository.store.index.copies(chunk)
+        )
+
+    def _sound(self, copy: Location) -> bool:
+        bad = self.damaged.get(copy.pack, frozenset())
+        return bad is not None and copy.slot not in bad
+
+    def _directory(self, pack: str) -> frozenset[ChunkId]:
+        """The chunks of a pack, none where it cannot be read."""
+        if pack not in self._directories:
+            try:
+                self._directories[pack] = frozenset(map(ChunkId, self._entries(pack)["id"].tolist()))
+            except (IntegrityError, ObjectNotFound):
+                self._directories[pack] = frozenset()
+        return self._directories[pack]

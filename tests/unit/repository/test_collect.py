@@ -1,0 +1,391 @@
+"""Collecting gives back what nobody needs, and takes nothing that anybody does."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from offhost.chunking.workers import SpanWorkers
+from offhost.errors import CollectionBlocked, Conflict, FormatTooNew, IntegrityError, SessionFenced, Stopped
+from offhost.extents import Extent, ExtentMap
+from offhost.ids import image_id
+from offhost.repository.collect import Collected, Collector
+from offhost.repository.manifest import Manifest
+from offhost.repository.repository import Repository
+from offhost.repository.sealed import ObjectType, seal_json
+from support.repositories import Memory, back_up, content, noise, opened, point_of
+
+MIB = 1 << 20
+
+
+def collect(repository: Repository, *, wait: bool = True) -> Collected:
+    return Collector(repository, threading.Event(), wait=wait, look_again_s=0.01).run()
+
+
+def forget(repository: Repository, *points: Manifest) -> None:
+    for point in points:
+        repository.marks.forget(point.id, "by hand")
+
+
+def files_below(root: Path) -> dict[str, int]:
+    return {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+
+
+def packs_of(root: Path) -> set[str]:
+    return {path.name for path in (root / "packs").rglob("*") if path.is_file()}
+
+
+def stored_bytes(root: Path) -> int:
+    return sum(path.stat().st_size for path in (root / "packs").rglob("*") if path.is_file())
+
+
+def test_where_nothing_was_forgotten_nothing_goes(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    back_up(repository, Memory(noise(1, MIB)), workers)
+    back_up(repository, Memory(noise(2, MIB)), workers)
+    before = packs_of(root)
+    assert collect(repository).generation is None
+    assert packs_of(root) == before
+    assert not list((root / "condemned").iterdir())
+
+
+def test_a_forgotten_point_gives_back_its_space_and_no_other_is_touched(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    kept = back_up(repository, Memory(noise(1, MIB)), workers, name="kept")
+    gone = back_up(repository, Memory(noise(2, MIB)), workers, name="gone")
+    before = stored_bytes(root)
+    forget(repository, gone)
+    done = collect(repository)
+    assert (done.swept.points, done.swept.packs) == (1, 1)
+    assert done.freed_bytes == before - stored_bytes(root) >= MIB
+    assert content(repository, kept) == noise(1, MIB)
+    assert [path.name for path in (root / "points").rglob("*") if path.is_file()] == [kept.id]
+    assert not list((root / "marks").iterdir())
+    assert not list((root / "sessions").iterdir())
+    with opened(root) as fresh:
+        assert content(fresh, kept) == noise(1, MIB)
+        again = back_up(fresh, Memory(noise(2, MIB)), workers, name="gone")
+        assert content(fresh, again) == noise(2, MIB)
+
+
+def test_a_mostly_dead_pack_is_rewritten(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    old = noise(1, 4 * MIB)
+    new = old[: MIB // 2] + noise(2, 4 * MIB - MIB // 2)
+    first = back_up(repository, Memory(old), workers)
+    second = back_up(repository, Memory(new), workers)
+    forget(repository, first)
+    before = packs_of(root)
+    done = collect(repository)
+    assert done.rewritten_bytes >= MIB // 2 - 256 * 1024
+    assert first.id not in {point.id for point in repository.points.all()}
+    assert content(repository, second) == new
+    assert len(before - packs_of(root)) >= 1
+    assert stored_bytes(root) < 4.5 * MIB
+    with opened(root) as fresh:
+        assert content(fresh, second) == new
+
+
+def test_a_patch_outlives_the_point_of_its_keyframe(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    disk = bytearray(noise(1, 8 * MIB))
+    points = [back_up(repository, Memory(disk), workers)]
+    for day in range(1, 6):
+        at = day * MIB
+        disk[at : at + 65536] = noise(day + 1, 65536)
+        points.append(back_up(repository, Memory(disk), workers, areas=ExtentMap([Extent(at, at + 65536)])))
+    forget(repository, *points[:4])
+    collect(repository)
+    with opened(root) as fresh:
+        assert content(fresh, points[-1]) == bytes(disk)
+        collect(fresh)
+        disk[:65536] = noise(9, 65536)
+        last = back_up(fresh, Memory(disk), workers, areas=ExtentMap([Extent(0, 65536)]))
+        forget(fresh, *points[4:])
+        collect(fresh)
+    with opened(root) as fresh:
+        assert content(fresh, last) == bytes(disk)
+
+
+def test_a_chunk_that_two_packs_hold_is_kept_once(root: Path, workers: SpanWorkers) -> None:
+    disk = Memory(noise(1, MIB))
+    with opened(root) as one, opened(root) as other, _writing(other, disk, workers, "two") as go_on:
+        back_up(one, disk, workers, name="one")  # which the other, having looked before, does not see
+        go_on.set()
+    assert stored_bytes(root) > 2 * MIB
+    with opened(root) as repository:
+        collect(repository)
+        assert stored_bytes(root) < 1.2 * MIB
+        assert [content(repository, point) for point in repository.points.all()] == [disk.content] * 2
+    with opened(root) as repository:
+        assert [content(repository, point) for point in repository.points.all()] == [disk.content] * 2
+
+
+def test_a_dry_run_tells_and_changes_nothing(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    gone = back_up(repository, Memory(noise(1, MIB)), workers)
+    back_up(repository, Memory(noise(2, MIB)), workers)
+    forget(repository, gone)
+    before = files_below(root)
+    proposal = Collector(repository, threading.Event()).propose()
+    assert proposal.points == {gone.id}
+    assert len(proposal.dead) == 1
+    assert MIB <= proposal.freed_bytes <= 1.2 * MIB
+    assert files_below(root) == before
+
+
+def test_a_point_that_is_being_read_is_spared_until_its_reader_ends(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    point = back_up(repository, Memory(noise(1, MIB)), workers)
+    back_up(repository, Memory(noise(2, MIB)), workers)
+    with opened(root) as elsewhere:
+        with elsewhere.reading(point) as held:
+            forget(repository, point)
+            collect(repository)
+            buffer = bytearray(MIB)
+            held.disk().read_into(0, memoryview(buffer))
+            assert bytes(buffer) == noise(1, MIB)
+        collect(repository)
+        assert stored_bytes(root) < 1.2 * MIB
+        with pytest.raises((Conflict, IntegrityError)), elsewhere.reading(point):
+            pass
+
+
+def test_a_writer_that_began_before_is_waited_for(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    disk = Memory(noise(1, MIB))
+    gone = back_up(repository, disk, workers, name="gone")
+    back_up(repository, Memory(noise(2, MIB)), workers, name="kept")
+    with opened(root) as elsewhere, elsewhere.session(image_id("late")):
+        forget(repository, gone)
+        waiting = collect(repository, wait=False)
+        assert len(waiting.waiting_for) == 1
+        assert len(packs_of(root)) == 2, "nothing was deleted before the writer has ended"
+        stop = threading.Event()
+        stop.set()
+        with pytest.raises(Stopped):
+            Collector(repository, stop).run()
+    done = collect(repository)
+    assert done.resumed
+    assert done.swept.packs == 1
+
+
+def test_what_a_writer_takes_up_meanwhile_leaves_the_list(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    disk = Memory(noise(1, MIB))
+    gone = back_up(repository, disk, workers, name="gone")
+    with opened(root) as elsewhere:
+        with _writing(elsewhere, disk, workers, "late") as go_on:
+            forget(repository, gone)
+            assert collect(repository, wait=False).waiting_for
+            go_on.set()
+        done = collect(repository)
+    (late,) = repository.points.all()
+    assert content(repository, late) == disk.content
+    assert done.spared_packs >= 1
+
+
+@contextmanager
+def _writing(repository: Repository, disk: Memory, workers: SpanWorkers, name: str) -> Iterator[threading.Event]:
+    """A backup in a thread that has opened its session, and goes on when it is told to; leaving waits for its end."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with _slow_session(repository, begun, go_on):
+            back_up(repository, disk, workers, name=name)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    begun.wait()
+    try:
+        yield go_on
+    finally:
+        go_on.set()
+        writer.join()
+
+
+@contextmanager
+def _slow_session(repository: Repository, begun: threading.Event, go_on: threading.Event) -> Iterator[None]:
+    """Sessions of this repository find their base, and then wait before they write."""
+    real = repository.session
+
+    @contextmanager
+    def slow(*args: object, **kwargs: object):  # type: ignore[no-untyped-def]
+        with real(*args, **kwargs) as opened_session:  # type: ignore[arg-type]
+            begun.set()
+            go_on.wait()
+            yield opened_session
+
+    repository.session = slow  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        repository.session = real  # type: ignore[method-assign]
+
+
+def test_a_writer_that_opens_while_a_list_stands_does_not_rely_on_it(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    disk = Memory(noise(1, MIB))
+    gone = back_up(repository, disk, workers, name="gone")
+    with opened(root) as elsewhere:
+        with elsewhere.session(image_id("early")):
+            forget(repository, gone)
+            assert collect(repository, wait=False).waiting_for
+            with opened(root) as third:
+                late = back_up(third, disk, workers, name="late")
+        collect(repository)
+        assert content(repository, late) == disk.content
+
+
+def test_a_dead_writer_is_fenced_at_once(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    gone = back_up(repository, Memory(noise(1, MIB)), workers)
+    back_up(repository, Memory(noise(2, MIB)), workers)
+    script = (
+        "import os, sys; from pathlib import Path; from support.repositories import opened;"
+        "from offhost.ids import image_id\n"
+        f"with opened(Path({str(root)!r})) as repository, repository.session(image_id('dies')):\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    forget(repository, gone)
+    done = collect(repository)
+    assert len(done.fenced) == 1
+    assert done.swept.packs == 1
+    assert not list((root / "sessions").iterdir())
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        self.seconds += 600
+        return self.seconds
+
+
+def test_a_writer_that_was_silent_too_long_is_fenced_and_cannot_commit(
+    repository: Repository, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = back_up(repository, Memory(noise(1, MIB)), workers)
+    back_up(repository, Memory(noise(2, MIB)), workers)
+    forget(repository, gone)
+    with opened(root) as elsewhere, elsewhere.session(image_id("silent")) as (session, _):
+        monkeypatch.setattr(repository, "clock", HandClock())
+        done = collect(repository)
+        assert len(done.fenced) == 1
+        with pytest.raises(SessionFenced):
+            session.commit(point_of(session, "silent"))
+    assert {point.vm_name for point in repository.points.all()} == {"vm"}
+
+
+def test_a_point_that_does_not_open_blocks_until_it_is_forgotten_by_its_id(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    first = back_up(repository, Memory(noise(1, MIB)), workers)
+    second = back_up(repository, Memory(noise(2, MIB)), workers)
+    damaged = next(path for path in (root / "points").rglob(second.id))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    forget(repository, first)
+    before = packs_of(root)
+    with pytest.raises(CollectionBlocked, match=second.id[:12]) as caught:
+        collect(repository)
+    assert caught.value.hint
+    assert second.id in caught.value.hint
+    assert packs_of(root) == before
+    forget(repository, second)
+    collect(repository)
+    assert not packs_of(root)
+
+
+def test_a_map_that_cannot_be_resolved_blocks(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    gone = back_up(repository, Memory(noise(1, MIB)), workers, name="gone")
+    harmed = back_up(repository, Memory(noise(2, MIB)), workers, name="harmed")
+    forget(repository, gone)
+    leaf = repository.restore_point(harmed).map(harmed.disks[0]).leaf(0)
+    assert leaf is not None
+    at = repository.store.index.copies(leaf)[0]
+    pack = root / "packs" / at.pack[:2] / at.pack
+    data = bytearray(pack.read_bytes())
+    data[at.offset] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(data)
+    before = packs_of(root)
+    with opened(root) as fresh, pytest.raises(CollectionBlocked, match="harmed"):
+        collect(fresh)
+    assert packs_of(root) == before
+
+
+def test_a_damaged_pack_is_kept_while_it_is_needed_and_its_mark_goes_with_it(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    disk = bytearray(noise(1, 4 * MIB))
+    first = back_up(repository, Memory(disk), workers)
+    (pack,) = packs_of(root)
+    disk[MIB:] = noise(2, 3 * MIB)
+    second = back_up(repository, Memory(disk), workers)
+    repository.marks.damage(pack, frozenset([0]), "found by hand")
+    forget(repository, first)
+    collect(repository)
+    assert pack in packs_of(root), "what is left of it must not be moved: nobody knows how it was damaged"
+    assert content(repository, second) == bytes(disk)
+    third = back_up(repository, Memory(noise(3, MIB)), workers)
+    forget(repository, second)
+    collect(repository)
+    assert pack not in packs_of(root)
+    assert not list((root / "marks").iterdir())
+    assert content(repository, third) == noise(3, MIB)
+
+
+def test_a_swept_pack_that_comes_back_stays_dead(repository: Repository, root: Path, workers: SpanWorkers) -> None:
+    disk = Memory(noise(1, MIB))
+    gone = back_up(repository, disk, workers, name="gone")
+    back_up(repository, Memory(noise(2, MIB)), workers, name="kept")
+    saved = {path: path.read_bytes() for path in (root / "packs").rglob("*") if path.is_file()}
+    forget(repository, gone)
+    collect(repository)
+    for path, data in saved.items():
+        path.write_bytes(data)  # as from a writer that was suspended all the while
+    with opened(root) as fresh:
+        again = back_up(fresh, disk, workers, name="again")
+        collect(fresh)
+        assert content(fresh, again) == disk.content
+        assert len(packs_of(root)) == 2
+
+
+def test_a_flag_that_only_a_newer_collector_knows_keeps_this_one_out(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    forget(repository, back_up(repository, Memory(noise(1, MIB)), workers))
+    name = "config/00000002"
+    value = repository.config.value | {"collect": ["tiers"]}
+    repository.backend.put(name, seal_json(repository.keyring, ObjectType.CONFIG, name, value))
+    before = files_below(root)
+    with pytest.raises(FormatTooNew, match="tiers"):
+        collect(repository)
+    assert files_below(root) == before
+
+
+def test_collectors_at_once_do_no_harm(root: Path, workers: SpanWorkers) -> None:
+    with opened(root) as repository:
+        points = [back_up(repository, Memory(noise(seed, MIB)), workers, name=f"vm{seed}") for seed in range(6)]
+        forget(repository, *points[::2])
+
+    def one(_: int) -> Collected:
+        with opened(root) as mine:
+            return collect(mine)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(4)))
+    with opened(root) as repository:
+        assert {point.id for point in repository.points.all()} == {point.id for point in points[1::2]}
+        for seed in range(1, 6, 2):
+            assert content(repository, points[seed]) == noise(seed, MIB)
+        assert stored_bytes(root) < 3.5 * MIB
