@@ -124,31 +124,59 @@ def _disk_to_json(disk: PointDisk) -> dict[str, Any]:
 
 
 def from_json(name: str, value: dict[str, Any]) -> Manifest:
-    """The point of a payload. Raises: PackCorrupt when it is not one."""
+    """The point of the payload of object `name`. Raises: PackCorrupt when it is not one, or says it is another."""
     try:
         if value["format"] != FORMAT:
-            raise ValueError(f"format {value['format']}")
-        previous = value["predecessor"]
+            raise ValueError(f"format {value['format']!r}")
+        if value["id"] != name.rpartition("/")[2]:
+            raise ValueError(f"it says it is {value['id']!r:.80}")
         return Manifest(
-            id=SessionId(str(value["id"])),
-            vm_id=VmId(str(value["vm"]["id"])),
-            vm_name=str(value["vm"]["name"]),
-            sequence=int(value["sequence"]),
-            predecessor=Predecessor(SessionId(previous["id"]), bytes.fromhex(previous["digest"])) if previous else None,
-            time=datetime.fromisoformat(value["time"]),
-            kind=str(value["kind"]),
-            consistency=str(value["consistency"]),
+            id=SessionId(_text(value["id"])),
+            vm_id=VmId(_text(value["vm"]["id"])),
+            vm_name=_text(value["vm"]["name"]),
+            sequence=_whole(value["sequence"]),
+            predecessor=_predecessor_from_json(value["predecessor"]),
+            time=_time(value["time"]),
+            kind=_text(value["kind"]),
+            consistency=_text(value["consistency"]),
             disks=tuple(_disk_from_json(disk) for disk in value["disks"]),
             files=tuple(
-                PointFile(str(file["name"]), int(file["size_bytes"]), tuple(map(_chunk, file["chunks"])))
+                PointFile(_text(file["name"]), _whole(file["size_bytes"]), tuple(map(_chunk, file["chunks"])))
                 for file in value["files"]
             ),
-            vm_config=value["vm_config"],
+            vm_config=None if value["vm_config"] is None else dict(value["vm_config"]),
             origin=dict(value["origin"]),
-            totals=dict(value["totals"]),
+            totals={_text(what): _whole(count) for what, count in value["totals"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackCorrupt(f"{name}: not a restore point: {error!r}") from error
+        raise PackCorrupt(f"{name}: not a restore point: {error!r:.200}") from error
+
+
+def _whole(value: object) -> int:
+    """A count or size, which must be one: true is no number here, and 1e999 no size."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def _text(value: object) -> str:
+    """A text that can be encoded: JSON may write halves of characters."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    value.encode()
+    return value
+
+
+def _time(value: str) -> datetime:
+    """A moment: a time without its zone is none, and could not be compared with another."""
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError(f"{value!r} lacks its time zone")
+    return time
+
+
+def _predecessor_from_json(value: dict[str, Any] | None) -> Predecessor | None:
+    return Predecessor(SessionId(_text(value["id"])), bytes.fromhex(value["digest"])) if value else None
 
 
 def _chunk(text: str) -> ChunkId:
@@ -159,14 +187,14 @@ def _chunk(text: str) -> ChunkId:
 
 
 def _disk_from_json(value: dict[str, Any]) -> PointDisk:
-    size = int(value["size_bytes"])
-    if not 0 <= size <= DISK_LIMIT_BYTES:
+    size = _whole(value["size_bytes"])
+    if size > DISK_LIMIT_BYTES:
         raise ValueError(f"a disk of {size} bytes")
     ref = DiskMapRef(
         size_bytes=size,
-        data_bytes=int(value["data_bytes"]),
-        cutter=str(value["cutter"]),
+        data_bytes=_whole(value["data_bytes"]),
+        cutter=_text(value["cutter"]),
         pages=tuple(map(_chunk, value["pages"])),
         root=bytes.fromhex(value["root"]),
     )
-    return PointDisk(DiskKey(str(value["key"])), str(value["label"]), ref, dict(value["source"]))
+    return PointDisk(DiskKey(_text(value["key"])), _text(value["label"]), ref, dict(value["source"]))

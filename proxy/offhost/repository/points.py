@@ -10,7 +10,7 @@ from contextlib import suppress
 import blake3
 
 from offhost.backend.contract import Backend
-from offhost.errors import IntegrityError, NotFound, ObjectNotFound
+from offhost.errors import IntegrityError, NotFound, ObjectNotFound, PackCorrupt
 from offhost.ids import SessionId, VmId
 from offhost.repository.graves import Graveyard
 from offhost.repository.keys import Keyring
@@ -88,7 +88,12 @@ class Points:
             value = get_json(self._backend, self._keyring, ObjectType.POINT, name)
         except ObjectNotFound:
             return None
-        return None if "tombstone" in value else from_json(name, value)
+        if "tombstone" in value:
+            return None
+        point = from_json(name, value)
+        if self._keyring.vm_folder(point.vm_id) != name.split("/")[1]:
+            raise PackCorrupt(f"{name}: it says it is of {point.vm_id}, whose points lie elsewhere")
+        return point
 
     def predecessor(self, point: Manifest) -> Predecessor:
         """How the next point of the VM names this one."""

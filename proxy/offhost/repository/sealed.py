@@ -19,6 +19,8 @@ from offhost.errors import PackCorrupt
 from offhost.repository.keys import Keyring
 
 PAYLOAD_LIMIT_BYTES = 64 << 20
+VALUES_LIMIT = 2_000_000
+"""Values in a JSON payload: parsed, each takes up to a hundred bytes, however few it took to write."""
 
 _MAGIC = b"OFFHOST\x01"
 _SUITE_AES_256_GCM = 1
@@ -92,6 +94,8 @@ def seal_json(keyring: Keyring, kind: ObjectType, name: str, value: dict[str, An
 def unseal_json(keyring: Keyring, kind: ObjectType, name: str, data: bytes) -> dict[str, Any]:
     """The JSON object that `seal_json` sealed. Raises: PackCorrupt."""
     plain = expand(name, unseal(keyring, kind, name, data), PAYLOAD_LIMIT_BYTES)
+    if sum(map(plain.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
+        raise PackCorrupt(f"{name}: more than {VALUES_LIMIT} values")
     try:
         value = json.loads(plain)
     except (ValueError, RecursionError) as error:
