@@ -31,7 +31,6 @@ COMMANDS = {
     "repo": ("offhost.cli.repo:repo", "Create, measure and verify a repository."),
     "restore": ("offhost.cli.restore:restore", "Restore a disk or a VM."),
     "retention": ("offhost.cli.retention:retention", "Say which restore points expire and why, and let them."),
-    "retention": ("offhost.cli.retention:retention", "Say which restore points expire and why, and let them."),
     "runs": ("offhost.cli.runs:runs", "List and show the executions of jobs."),
     "serve": ("offhost.cli.service:serve", "Run the daemon in the foreground."),
 }

@@ -91,7 +91,11 @@ class Repository(UnlockedRepository):
     ) -> None:
         super().__init__(backend, keyring, clock, unlock=unlock)
         self.store = ChunkStore(
-            backend, keyring, self.graveyard, cache / keyring.repository_id.hex() if cache else None
+            backend,
+            keyring,
+            graveyard=self.graveyard,
+            marks=self.marks,
+            cache=cache / keyring.repository_id.hex() if cache else None,
         )
         self.reader = PackReader(backend, keyring, self.store.index)
 

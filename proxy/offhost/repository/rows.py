@@ -52,6 +52,16 @@ def put_in_order(rows: Entries) -> Entries:
     return rows[np.lexsort((rows["slot"], rows["pack"], key_column(rows)))]
 
 
+def sorted_by_id(rows: Entries) -> Entries:
+    """Rows sorted by the whole id."""
+    in_order = rows[np.argsort(key_column(rows), kind="stable")]
+    keys = key_column(in_order)
+    if (keys[1:] != keys[:-1]).all():
+        return in_order
+    # as plain bytes, which numpy can compare; all are of one length, so that padding cannot make two equal
+    return rows[np.argsort(rows["id"].copy().view("S32"), kind="stable")]
+
+
 def without_repetitions(rows: Entries) -> Entries:
     """Sorted rows, each once: two segments may have learnt of one pack."""
     if len(rows) < 2:

@@ -16,7 +16,7 @@ from offhost.backend.contract import Backend
 from offhost.errors import IndexInconsistent, PackCorrupt
 from offhost.repository.keys import Keyring
 from offhost.repository.packs import CHUNK_LIMIT_BYTES, ENTRY, PACK_LIMIT_BYTES, Entries
-from offhost.repository.rows import key_column
+from offhost.repository.rows import key_column, sorted_by_id
 from offhost.repository.sealed import ObjectType, expand, seal, unseal
 
 RUN_LIMIT_BYTES = 512 << 20
@@ -81,7 +81,7 @@ def put_run(backend: Backend, keyring: Keyring, run: Run) -> str:
     """Store a run, sorted by id; its name."""
     name = f"index/{secrets.token_hex(16)}"
     head = json.dumps({"packs": list(run.packs), "supersedes": [], "shard": [0, 0]}).encode()
-    entries = run.entries[np.argsort(run.entries["id"].view("S32"), kind="stable")]
+    entries = sorted_by_id(run.entries)
     plain = _LENGTH.pack(len(head)) + head + entries.tobytes()
     backend.put(name, seal(keyring, ObjectType.INDEX, name, zstandard.ZstdCompressor().compress(plain)))
     return name

@@ -17,6 +17,7 @@ from offhost.repository.claims import ClaimTable
 from offhost.repository.graves import Graveyard
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
+from offhost.repository.marks import Marks
 from offhost.repository.packer import Packer
 from offhost.repository.packs import ENTRY, Entries
 from offhost.repository.runs import RUN_LIMIT_ENTRIES, Run, put_run
@@ -27,8 +28,10 @@ _log = logging.getLogger(__name__)
 class ChunkStore:
     """Thread-safe; one for each repository that a process has open."""
 
-    def __init__(self, backend: Backend, keyring: Keyring, graveyard: Graveyard, cache: Path | None) -> None:
-        self._backend, self._keyring, self._graveyard = backend, keyring, graveyard
+    def __init__(
+        self, backend: Backend, keyring: Keyring, *, graveyard: Graveyard, marks: Marks, cache: Path | None
+    ) -> None:
+        self._backend, self._keyring, self._graveyard, self._marks = backend, keyring, graveyard, marks
         self.metadata_id_key = keyring.metadata_id_key()
         self.index = Index(backend, keyring, cache)
         self.claims = ClaimTable(self._exist)
@@ -44,13 +47,14 @@ class ChunkStore:
         return {chunk for chunk, there in zip(ids, self._exist(ids), strict=True) if not there}
 
     def refresh(self, *, for_writing: bool) -> None:
-        """Learn what other processes have stored, condemned and swept.
+        """Learn what other processes have stored, condemned and swept, and what is damaged.
 
         Raises: IntegrityError for a writer who could not be told; a reader goes on with what can be read.
         """
         with self._refreshing:  # an older look must not be applied over a newer one
             graves = self._graveyard.read() if for_writing else self._graveyard.read_tolerant()
-            self.index.refresh(graves.condemned, graves.swept)
+            damaged = self._marks.damaged(strict=for_writing)
+            self.index.refresh(graves.condemned, graves.swept, damaged)
 
     def cover_new_packs(self) -> None:
         """Put index runs for the packs that are durable and in none yet."""
