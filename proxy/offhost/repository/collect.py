@@ -207,13 +207,12 @@ class Collector:
         return replace(result, spared_packs=len(listed.packs - packs), rewritten_bytes=rewriter.moved_bytes)
 
     def _held_points(self) -> frozenset[str]:
-        """The points that somebody is reading."""
+        """The points that somebody is reading, or has pinned: both look at what is condemned after they said so."""
         repository = self.repository
         backend, keyring = repository.backend, repository.keyring
         readers = attendance(backend, keyring, repository.graveyard.read().swept_points).readers.values()
-        return frozenset(
-            reader.point_id for reader in readers if not is_gone(reader, backend, keyring, repository.clock)
-        )
+        read = {reader.point_id for reader in readers if not is_gone(reader, backend, keyring, repository.clock)}
+        return frozenset(read | {pin.point for pin in repository.marks.pins(strict=True)})
 
     def _marked(self, gone: frozenset[str], damaged: Mapping[str, Slots]) -> Liveness:
         """What all points need but those that are gone. Raises: CollectionBlocked."""

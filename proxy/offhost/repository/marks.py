@@ -60,11 +60,24 @@ class Marks:
         self._put(f"marks/forgotten-{point}", {"point": point, "reason": reason})
 
     def forgotten(self, *, strict: bool = False) -> set[SessionId]:
-        """The points that were forgotten and are not yet swept away with their marks."""
-        return set(self._all(_FORGOTTEN, _forgotten, strict))
+        """The points that were forgotten and are not yet swept away with their marks.
+
+        A pin outweighs it: what is pinned, before or since, is not forgotten. It is put and looked for like the session
+        of a reader, so that what it holds is not condemned, or leaves the condemned list.
+        """
+        return set(self.why_forgotten(strict=strict))
+
+    def why_forgotten(self, *, strict: bool = False) -> Mapping[SessionId, str]:
+        """The same, with the reason that was given for each."""
+        forgotten = dict(self._all(_FORGOTTEN, _forgotten, strict))
+        pinned = {pin.point for pin in self.pins(strict=strict)} if forgotten else set()
+        return {point: reason for point, reason in forgotten.items() if point not in pinned}
 
     def pin(self, point: SessionId, note: str) -> Pin:
-        """Keep a point from expiring. Several pins of one point are taken off one by one."""
+        """Keep a point from expiring, and one that was forgotten from going; `pinning` looks whether it held.
+
+        Several pins of one point are taken off one by one.
+        """
         pin = Pin(secrets.token_hex(16), point, note, self._clock.now())
         self._put(f"marks/pin-{pin.id}", {"point": point, "note": note})
         return pin
@@ -122,8 +135,8 @@ class Marks:
             self._read(name)  # said already; what stands there must be a mark
 
 
-def _forgotten(name: re.Match[str], mark: dict[str, Any]) -> SessionId:
-    return SessionId(_named(name, mark, "point"))
+def _forgotten(name: re.Match[str], mark: dict[str, Any]) -> tuple[SessionId, str]:
+    return SessionId(_named(name, mark, "point")), str(mark.get("reason", ""))
 
 
 def _unpinned(name: re.Match[str], mark: dict[str, Any]) -> str:

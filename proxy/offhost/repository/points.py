@@ -5,6 +5,7 @@ Does not own: the manifest's form (manifest), writing a point (session), reading
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 import blake3
@@ -104,25 +105,30 @@ class Points:
 
     def find(self, text: str) -> Manifest:
         """A point by its id, a unique beginning of one, or `VM@latest`. Raises: NotFound, naming the candidates."""
-        points = self.all()
-        name, at, moment = text.rpartition("@")
-        if at and moment == "latest":
-            return self._latest(name, points)
-        found = [point for point in points if point.id.startswith(text.lower())] if text else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise NotFound(f"point {text}: fits {', '.join(point.id for point in found)}", hint="give more digits")
-        raise NotFound(f"point {text}: there is none", hint="`offhost points list` shows what there is")
+        return choose(self.all(), text)
 
-    def _latest(self, name: str, points: list[Manifest]) -> Manifest:
-        found = [point for point in points if name in (point.vm_name, point.vm_id)]
-        identities = sorted({point.vm_id for point in found})
-        if len(identities) > 1:
-            raise NotFound(
-                f"{name}@latest: several VMs had that name: {', '.join(identities)}",
-                hint="put the identity in place of the name",
-            )
-        if not found:
-            raise NotFound(f"{name}@latest: no point of a VM of that name", hint="`offhost points list` shows them")
-        return max(found, key=lambda point: point.order)
+
+def choose(points: Sequence[Manifest], text: str) -> Manifest:
+    """The point among these that a text means. Raises: NotFound; see `Points.find`."""
+    name, at, moment = text.rpartition("@")
+    if at and moment == "latest":
+        return _latest(name, points)
+    found = [point for point in points if point.id.startswith(text.lower())] if text else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFound(f"point {text}: fits {', '.join(point.id for point in found)}", hint="give more digits")
+    raise NotFound(f"point {text}: there is none", hint="`offhost points list` shows what there is")
+
+
+def _latest(name: str, points: Sequence[Manifest]) -> Manifest:
+    found = [point for point in points if name in (point.vm_name, point.vm_id)]
+    identities = sorted({point.vm_id for point in found})
+    if len(identities) > 1:
+        raise NotFound(
+            f"{name}@latest: several VMs had that name: {', '.join(identities)}",
+            hint="put the identity in place of the name",
+        )
+    if not found:
+        raise NotFound(f"{name}@latest: no point of a VM of that name", hint="`offhost points list` shows them")
+    return max(found, key=lambda point: point.order)
