@@ -26,9 +26,9 @@ PASSPHRASE = Passphrase("correct horse")
 CHEAP = Argon2Cost(time=1, memory_kib=8 << 10, lanes=1)
 
 
-def make(root: Path) -> Path:
-    """A new repository."""
-    create(root, PASSPHRASE, cost=CHEAP)
+def make(root: Path, *, like: Repository | None = None) -> Path:
+    """A new repository, which cuts disks as another does where one is given."""
+    create(root, PASSPHRASE, cost=CHEAP, cut_secret=like.config.cut_secret if like else None)
     return root
 
 
