@@ -1,18 +1,24 @@
 """What copying from one repository to another promises: the same points, whatever keys and cuts, and nothing twice."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from offhost.backup.replica import DiskReplica
 from offhost.backup.replication import Replication
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
-from offhost.errors import UsageError
+from offhost.errors import Stopped, UsageError
 from offhost.extents import Extent, ExtentMap
 from offhost.repository.manifest import Manifest
+from offhost.repository.packs import pack_object
 from offhost.repository.stats import stats
-from support.replicas import copy_all, replicating, replication, states, the_copy
+from support.replicas import copy_all, nobody, replicating, replication, states, the_copy
 from support.repositories import Memory, back_up, content, make, noise
 
 SMALL = 3 << 20
@@ -99,3 +105,111 @@ def test_copies_can_go_round(copier: Replication, workers: SpanWorkers, tmp_path
             (done,) = copy_all(direct)
         assert done.read_bytes < SMALL / 2
     assert point.id != done.point
+
+
+def test_changes_in_several_spans_are_copied(copier: Replication, workers: SpanWorkers) -> None:
+    disk = Memory(bytearray(2 * SPAN_BYTES + 12345))
+    back_up(copier.source, disk, workers)
+    copy_all(copier)
+    changes = {SPAN_BYTES - 60_000: 120_000, 5 << 20: 40_000, 2 * SPAN_BYTES + 345: 12_000}
+    for at, length in changes.items():
+        disk.content[at : at + length] = noise(at, length)
+    areas = ExtentMap(Extent(at, at + length) for at, length in changes.items())
+    point = back_up(copier.source, disk, workers, areas=areas)
+    (done,) = copy_all(copier)
+    assert content(copier.destination.repository, the_copy(copier, point)) == disk.content
+    assert done.read_bytes < 1_000_000
+
+
+def test_a_damaged_chunk_fails_its_points_and_no_other(
+    copier: Replication, workers: SpanWorkers, tmp_path: Path
+) -> None:
+    disk, other = Memory(noise(1, SMALL)), Memory(noise(2, SMALL))
+    back_up(copier.source, disk, workers)
+    harmed = changed(copier, disk, workers, 0, seed=3)
+    disk.content[:200_000] = noise(4, 200_000)
+    healed = back_up(copier.source, disk, workers, areas=ExtentMap([Extent(0, 200_000)]))
+    whole = back_up(copier.source, other, workers, name="other")
+    _damage(copier, harmed)
+    done = copy_all(copier)
+    assert states(done) == ["copied", "failed", "copied"]
+    assert done[1].problem is not None
+    assert done[1].problem.code == "chunk_corrupt"
+    assert str(tmp_path / "source") in done[1].problem.message
+    assert "repo verify" in str(done[1].problem.hint)
+    assert copier.relation(harmed.vm_id).copies_of(harmed) == []
+    assert content(copier.destination.repository, the_copy(copier, healed)) == disk.content
+    assert states(copy_all(copier, name="other")) == ["copied"]
+    assert content(copier.destination.repository, the_copy(copier, whole)) == other.content
+    assert states(copy_all(copier)) == ["failed"], "a point that was missed is tried again"
+
+
+def _damage(copier: Replication, point: Manifest) -> None:
+    """Flip a bit in the chunk that a point's disk begins with."""
+    source = copier.source
+    (chunk,) = [ref.id for ref in source.restore_point(point).disk().map.span(0) if ref.start == 0]
+    (place,) = source.store.index.look_up([chunk])
+    assert place is not None
+    path = Path(source.backend.location) / pack_object(place.pack)
+    content = bytearray(path.read_bytes())
+    content[place.offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_was_forgotten_at_the_destination_stays_forgotten(copier: Replication, workers: SpanWorkers) -> None:
+    disk = Memory(noise(0, SMALL))
+    points = [back_up(copier.source, disk, workers)]
+    points += [changed(copier, disk, workers, seed * 200_000, seed) for seed in (1, 2)]
+    copy_all(copier)
+    there = copier.destination.repository
+    for point in points[1:]:
+        there.marks.forget(the_copy(copier, point).id, "not needed here")
+    assert copy_all(copier) == []
+    points.append(changed(copier, disk, workers, 0, seed=3))
+    assert [done.point for done in copy_all(copier)] == [points[3].id]
+    assert states(copier.run([points[1]], nobody)) == ["copied"], "named, it is copied again"
+    assert [copy.time for copy in there.points.all()] == [points[at].time for at in (0, 1, 3)]
+
+
+def test_two_copies_at_once_leave_one_of_each_point(
+    copier: Replication, workers: SpanWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Memory(noise(0, SMALL))
+    back_up(copier.source, disk, workers)
+    both = threading.Barrier(2, timeout=60)
+    check = DiskReplica.check
+
+    def check_together(*arguments: Any) -> None:
+        both.wait()
+        check(*arguments)
+
+    monkeypatch.setattr(DiskReplica, "check", check_together)
+    with (
+        replicating(tmp_path / "source", tmp_path / "destination", workers) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first, second = pool.map(copy_all, [copier, other])
+    assert states(first) == states(second) == ["copied"]
+    (copy,) = copier.destination.repository.points.all()
+    assert content(copier.destination.repository, copy) == disk.content
+    assert copy_all(copier) == []
+
+
+def test_a_copy_that_was_stopped_goes_on_where_it_was(copier: Replication, workers: SpanWorkers) -> None:
+    disk = Memory(noise(1, 3 * SPAN_BYTES))
+    point = back_up(copier.source, disk, workers)
+
+    def stop_half_way(what: str, done: int, total: int) -> None:
+        if done > total / 2:
+            copier.stop.set()
+
+    stopping = replace(copier, progress=stop_half_way)
+    with pytest.raises(Stopped):
+        copy_all(stopping)
+    there = copier.destination.repository
+    assert there.points.all() == []
+    copier.stop.clear()
+    there.store.packer.flush()
+    (done,) = copy_all(copier)
+    assert content(there, the_copy(copier, point)) == disk.content
+    assert done.new_bytes <= 2 * SPAN_BYTES
