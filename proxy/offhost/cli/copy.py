@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -13,6 +12,7 @@ from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say, say_json, size
 from offhost.cli.progress import shown
 from offhost.cli.repository import interruptible, opened
+from offhost.cli.unlocking import UnlockOptions, unlock_options
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,18 +32,8 @@ EXIT_FAILED = 1
     multiple=True,
     help="Just this point (an id, the beginning of one, VM@latest), even if its copy was forgotten; several at will.",
 )
-@click.option(
-    "--from-passphrase-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The source's, instead of OFFHOST_FROM_PASSPHRASE; without either, what is said for all repositories.",
-)
-@click.option(
-    "--to-passphrase-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The destination's, instead of OFFHOST_TO_PASSPHRASE; without either, what is said for all repositories.",
-)
+@unlock_options("from_", "the source's")
+@unlock_options("to_", "the destination's")
 @click.option(
     "--write-check",
     type=click.Choice(["full", "sample", "off"]),
@@ -62,8 +52,8 @@ def copy(
     destination: str,
     vms: tuple[str, ...],
     points: tuple[str, ...],
-    from_passphrase_file: Path | None,
-    to_passphrase_file: Path | None,
+    from_unlock: UnlockOptions,
+    to_unlock: UnlockOptions,
     write_check: Literal["full", "sample", "off"],
     compression: Literal["lz4", "zstd", "none"],
     dry_run: bool,
@@ -84,8 +74,8 @@ def copy(
     codec = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD, "none": Codec.RAW}[compression]
     with (
         interruptible() as stop,
-        opened(invocation.for_role("FROM", source, from_passphrase_file)) as here,
-        opened(invocation.for_role("TO", destination, to_passphrase_file)) as there,
+        opened(invocation.for_role("FROM", source, from_unlock)) as here,
+        opened(invocation.for_role("TO", destination, to_unlock)) as there,
         SpanWorkers() as workers,
         shown(quiet=invocation.json or dry_run) as progress,
     ):

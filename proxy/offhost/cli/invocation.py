@@ -5,14 +5,14 @@ Owns: the options every command shares and how a command gets at them. Does not 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from offhost.cli.unlocking import UnlockOptions, environment_unlocks
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,17 +30,18 @@ class Invocation:
     config: Path = DEFAULT_CONFIG
     repo: str | None = None
     """What `--repo` names: a directory, or a repository of proxy.yaml."""
-    passphrase_file: Path | None = None
+    unlock: UnlockOptions = field(default_factory=UnlockOptions)
+    """What the options say that opens it."""
     role: str | None = None
     """Which of a command's repositories this is for, `FROM` or `TO`: its own variables go before the common ones."""
     json: bool = False
     """Whether results and errors are for programs."""
 
-    def for_role(self, role: str, repo: str, passphrase_file: Path | None) -> Invocation:
+    def for_role(self, role: str, repo: str, unlock: UnlockOptions) -> Invocation:
         """The same for one of several repositories: what is said for it alone goes before what is said for all."""
-        if f"OFFHOST_{role}_PASSPHRASE" not in os.environ:
-            passphrase_file = passphrase_file or self.passphrase_file
-        return replace(self, repo=repo, role=role, passphrase_file=passphrase_file)
+        if not unlock.given and not environment_unlocks(role):
+            unlock = self.unlock
+        return replace(self, repo=repo, role=role, unlock=unlock)
 
     def configuration(self) -> Configuration:
         """Read proxy.yaml and jobs.d.

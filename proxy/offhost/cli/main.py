@@ -20,14 +20,16 @@ from offhost import __version__
 from offhost.cli.invocation import DEFAULT_CONFIG, Invocation
 from offhost.cli.output import note, print_error, say_json
 from offhost.cli.overheard import tell_warnings
+from offhost.cli.unlocking import UnlockOptions, unlock_options
 from offhost.errors import OffhostError, UsageError
 
 COMMANDS = {
     "backup": ("offhost.cli.backup:backup", "Back up a disk image, or a VM, once and without a job."),
     "check": ("offhost.cli.service:check", "Check the configuration files."),
     "copy": ("offhost.cli.copy:copy", "Copy restore points to another repository."),
+    "keys": ("offhost.cli.keys:keys", "List, add and remove what opens a repository."),
     "jobs": ("offhost.cli.jobs:jobs", "List, show, plan and run jobs."),
-    "points": ("offhost.cli.points:points", "List restore points."),
+    "points": ("offhost.cli.points:points", "List restore points, keep them, give them up."),
     "repo": ("offhost.cli.repo:repo", "Create, measure and verify a repository."),
     "restore": ("offhost.cli.restore:restore", "Restore a disk or a VM."),
     "retention": ("offhost.cli.retention:retention", "Say which restore points expire and why, and let them."),
@@ -76,16 +78,11 @@ class LazyGroup(click.Group):
     help="proxy.yaml; jobs.d lies beside it.",
 )
 @click.option("--repo", metavar="DIR_OR_NAME", help="A repository, by its directory or its name in proxy.yaml.")
-@click.option(
-    "--passphrase-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Where the repository's passphrase is kept, instead of OFFHOST_PASSPHRASE.",
-)
+@unlock_options()
 @click.pass_obj
-def offhost(invocation: Invocation, config: Path, repo: str | None, passphrase_file: Path | None) -> None:
+def offhost(invocation: Invocation, config: Path, repo: str | None, unlock: UnlockOptions) -> None:
     """Back up VMware VMs from snapshots read on this proxy, and give them back."""
-    invocation.config, invocation.repo, invocation.passphrase_file = config, repo, passphrase_file
+    invocation.config, invocation.repo, invocation.unlock = config, repo, unlock
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

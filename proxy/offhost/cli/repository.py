@@ -1,6 +1,6 @@
 """The repository that a command works on: found, unlocked, opened for as long as the command runs.
 
-Owns: where the passphrase comes from, where index copies are kept. Does not own: the repository.
+Owns: which repository is meant, where index copies are kept. Does not own: what opens it (unlocking), the repository.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offhost.cli.invocation import Invocation
+from offhost.cli.unlocking import unlock_of
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
+    from offhost.config import Repository as Described
     from offhost.repository.credentials import Unlock
     from offhost.repository.repository import Repository
     from offhost.repository.unlocked import UnlockedRepository
-
-_PASSPHRASE_LIMIT_BYTES = 4096
 
 
 @contextmanager
@@ -44,43 +44,41 @@ def unlocked(invocation: Invocation) -> UnlockedRepository:
 
 
 def located(invocation: Invocation) -> tuple[Path, Unlock]:
-    """Where the repository lies, and its passphrase: by directory, or as proxy.yaml describes it under a name."""
+    """Where the repository lies, and what opens it.
+
+    What options say goes before what proxy.yaml says of it; what the environment says is for one named by directory.
+    Raises: UsageError.
+    """
+    described = _described(invocation)
+    if isinstance(described, Path):
+        return described, unlock_of(invocation.unlock, invocation.role)
+    if invocation.unlock.given:
+        return described.path, unlock_of(invocation.unlock)
+    from offhost.daemon.unlocking import unlock_described
+
+    return described.path, unlock_described(described)
+
+
+def place(invocation: Invocation) -> Path:
+    """Where the repository lies. Raises: UsageError."""
+    described = _described(invocation)
+    return described if isinstance(described, Path) else described.path
+
+
+def _described(invocation: Invocation) -> Path | Described:
+    """A directory, or what proxy.yaml says under a name."""
     if not invocation.repo:
         raise UsageError("which repository?", hint="offhost --repo DIR …")
-    from offhost.repository.credentials import Passphrase
-
     root = Path(invocation.repo)
     if os.sep in invocation.repo or root.exists() or not invocation.config.is_file():
-        return root, Passphrase(passphrase(invocation))
+        return root
     repositories = invocation.configuration().repositories
     if invocation.repo not in repositories:
         names = ", ".join(sorted(repositories)) or "none"
         raise UsageError(
             f"{invocation.repo}: neither a directory nor a repository of {invocation.config}", hint=f"it has {names}"
         )
-    described = repositories[invocation.repo]
-    return described.path, Passphrase(described.passphrase.resolve())
-
-
-def passphrase(invocation: Invocation) -> str:
-    """From `--passphrase-file` (its first line), else from OFFHOST_PASSPHRASE. Raises: UsageError."""
-    if invocation.passphrase_file:
-        try:
-            with invocation.passphrase_file.open(encoding="utf-8") as file:
-                found = file.read(_PASSPHRASE_LIMIT_BYTES).partition("\n")[0]
-        except OSError as error:
-            raise UsageError(
-                f"{invocation.passphrase_file}: {error.strerror}", hint="name the file that holds the passphrase"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{invocation.passphrase_file}: not UTF-8", hint="is this the right file?") from error
-    else:
-        found = os.environ.get(f"OFFHOST_{invocation.role}_PASSPHRASE") or os.environ.get("OFFHOST_PASSPHRASE", "")
-    if not found:
-        raise UsageError(
-            "the repository's passphrase is not given", hint="set OFFHOST_PASSPHRASE, or name a --passphrase-file"
-        )
-    return found
+    return repositories[invocation.repo]
 
 
 def cache_directory() -> Path:

@@ -28,15 +28,13 @@ def serve(invocation: Invocation) -> None:
 @click.pass_obj
 def check(invocation: Invocation) -> None:
     """Check the configuration files, and that every secret they refer to can be read by this user."""
-    from offhost.config import Configuration, Secret
-
-    def secrets(configuration: Configuration) -> list[Secret]:
-        passwords = [vcenter.password for vcenter in configuration.vcenters.values()]
-        return [*passwords, *(repository.passphrase for repository in configuration.repositories.values())]
+    from offhost.daemon.unlocking import unlock_described
 
     configuration = invocation.configuration()
-    for secret in secrets(configuration):
-        secret.resolve()
+    for vcenter in configuration.vcenters.values():
+        vcenter.password.resolve()
+    for repository in configuration.repositories.values():
+        unlock_described(repository)
     jobs = [job.job for job in configuration.jobs]
     if invocation.json:
         say_json({"file": str(configuration.file), "jobs": jobs})

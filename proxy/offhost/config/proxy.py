@@ -81,11 +81,23 @@ class Repository(Section):
     """A repository that jobs write to."""
 
     path: AbsolutePath = Field(description="its directory")
-    passphrase: SecretReference = Field(description="where the passphrase of its key is kept")
+    passphrase: SecretReference | None = Field(default=None, description="where its passphrase is kept")
+    key_file: SecretReference | None = Field(default=None, description='where its key file is: "{file /PATH}"')
+    encryption: Literal["none"] | None = Field(default=None, description="none, for one that was made unencrypted")
     compression: Literal["lz4", "zstd", "none"] = Field(default="lz4", description="lz4, zstd or none")
     write_check: Literal["full", "sample", "off"] = Field(
         default="full", description="how much of what is written is opened and compared first: full, sample or off"
     )
+
+    @model_validator(mode="after")
+    def _opened_one_way(self) -> "Repository":
+        if sum(way is not None for way in (self.passphrase, self.key_file, self.encryption)) != 1:
+            raise wrong(
+                "exactly one of passphrase, key_file and encryption is needed",
+                'say what opens it: passphrase: "{credential NAME}", or key_file: "{file /PATH}"; '
+                "encryption: none only for one that was made so, on purpose",
+            )
+        return self
 
 
 class Limits(Section):

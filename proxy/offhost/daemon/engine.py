@@ -19,13 +19,13 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.clock import Clock
 from offhost.config import Configuration
 from offhost.daemon.retention import by_job, expire_backed_up, expire_deleted
+from offhost.daemon.unlocking import unlock_described
 from offhost.errors import Conflict, NotFound, OffhostError
 from offhost.events import DiskProgress, Events
 from offhost.ids import RunId, VmId
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec
-from offhost.repository.credentials import Passphrase
 from offhost.repository.expiry import Judgement
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
@@ -201,7 +201,7 @@ class Engine:
         repository = await in_thread(
             lambda: Repository.open(
                 described.path,
-                Passphrase(described.passphrase.resolve()),
+                unlock_described(described),
                 cache=self._state.path / "index",
                 clock=self._clock,
             )

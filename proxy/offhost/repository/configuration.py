@@ -14,6 +14,7 @@ from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, epoch_of,
 
 FORMAT = 1
 CUTTER = "page-1"
+FIRST_CONFIG = "config/00000001"
 
 _NAME = re.compile(r"config/\d{8}")
 
@@ -80,7 +81,7 @@ class RepositoryConfig:
     cutter: str
     cut_secret: bytes = field(repr=False)
     encrypted: bool = True
-    name: str = "config/00000001"
+    name: str = FIRST_CONFIG
     value: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def check_collectable(self) -> None:
@@ -100,7 +101,7 @@ def first_config(keyring: Keyring, *, cut_secret: bytes, encrypted: bool, create
     """The generation that a repository begins with."""
     if len(cut_secret) != KEY_BYTES:
         raise ValueError(f"a cut secret of {len(cut_secret)} bytes")
-    name = "config/00000001"
+    name = FIRST_CONFIG
     value: dict[str, Any] = {
         "format": FORMAT,
         "repository": keyring.repository_id.hex(),

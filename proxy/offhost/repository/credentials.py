@@ -9,6 +9,8 @@ from typing import ClassVar, TypeAlias
 from offhost.repository.keyfile import KeyFile
 from offhost.repository.recoverykey import RecoveryKey
 
+__all__ = ["KeyFile", "Passphrase", "RecoveryKey", "Secret", "Unencrypted", "Unlock"]
+
 
 @dataclass(frozen=True, slots=True)
 class Passphrase:

@@ -6,13 +6,14 @@ other way round. Does not own: the wrappers' form (wrappers), making and removin
 
 import logging
 import re
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from offhost.backend.contract import Backend
 from offhost.errors import BackendError, IntegrityError, NoRepository, OffhostError, PackCorrupt, WrongKey
-from offhost.repository.configuration import RepositoryConfig, SealedConfig, config_in_force
+from offhost.repository.configuration import FIRST_CONFIG, RepositoryConfig, SealedConfig, config_in_force
 from offhost.repository.credentials import Passphrase, Unencrypted, Unlock
 from offhost.repository.keys import Keyring, derived
 from offhost.repository.sealed import SALT_AT
@@ -96,12 +97,17 @@ def _survey(backend: Backend, unlock: Unlock) -> _Survey:
 
 def wrappers(backend: Backend, unreadable: list[OffhostError]) -> Iterator[Wrapper]:
     """The wrappers that can be read, in the order of their ids; what was wrong with the others is put down."""
-    ids = sorted(found[1] for item in backend.list("keys/") if (found := _NAME.fullmatch(item.name)))
-    for wrapper_id in ids[:WRAPPERS_LIMIT]:
+    for wrapper_id in wrapper_ids(backend):
         try:
             yield read_wrapper(backend, wrapper_id)
         except (IntegrityError, BackendError) as error:
             unreadable.append(error)
+
+
+def wrapper_ids(backend: Backend) -> list[str]:
+    """The ids of the wrappers there are, in order."""
+    found = (_NAME.fullmatch(item.name) for item in backend.list("keys/"))
+    return sorted(name[1] for name in found if name)[:WRAPPERS_LIMIT]
 
 
 def read_wrapper(backend: Backend, wrapper_id: str) -> Wrapper:
@@ -109,13 +115,21 @@ def read_wrapper(backend: Backend, wrapper_id: str) -> Wrapper:
     return parsed(wrapper_id, backend.get(f"keys/{wrapper_id}", WRAPPER_LIMIT_BYTES))
 
 
-def passphrase_salt(config: bytes) -> bytes:
+def passphrase_salt(backend: Backend) -> bytes:
     """The one salt for passphrases of a repository, from its first configuration object, which never changes.
 
     Wrappers carry their salt themselves; that all of a repository's have this one lets one stretch try them all,
-    and lets those that somebody else planted, with salts of their own, wait.
+    and lets those that somebody else planted, with salts of their own, wait. Random where that object is gone.
     """
-    return derived("offhost 1 passphrase salt", config[SALT_AT : SALT_AT + OBJECT_SALT_BYTES])[:SALT_BYTES]
+    try:
+        return salt_of(backend.get_range(FIRST_CONFIG, 0, SALT_AT + OBJECT_SALT_BYTES))
+    except (BackendError, IntegrityError):
+        return secrets.token_bytes(SALT_BYTES)
+
+
+def salt_of(first_config: bytes) -> bytes:
+    """The salt for passphrases that belongs to a first configuration object."""
+    return derived("offhost 1 passphrase salt", first_config[SALT_AT : SALT_AT + OBJECT_SALT_BYTES])[:SALT_BYTES]
 
 
 def _opened(backend: Backend, unlock: Unlock, survey: _Survey) -> Iterator[tuple[Wrapper, Keyring]]:
@@ -148,7 +162,7 @@ def _keyring_in(wrapper: Wrapper, unlock: Unlock, key: bytes | None) -> Keyring 
 
 def _affordable(backend: Backend, survey: _Survey) -> Iterator[tuple[Stretch | None, list[str]]]:
     """What may be tried, the likely and cheap first: the repository's own salt is not everybody's to choose."""
-    own = _own_salt(backend) if len(survey.candidates) > 1 else b""
+    own = passphrase_salt(backend) if len(survey.candidates) > 1 else b""
     tried = work = 0
     for stretch, ids in sorted(survey.candidates.items(), key=lambda item: _turn(item[0], own)):
         cost = stretch.cost.work if stretch and stretch.cost else 0
@@ -163,13 +177,6 @@ def _turn(stretch: Stretch | None, own: bytes) -> tuple[bool, int, bytes]:
     if stretch is None or stretch.cost is None:
         return False, 0, b""
     return stretch.salt != own, stretch.cost.work, stretch.salt
-
-
-def _own_salt(backend: Backend) -> bytes:
-    try:
-        return passphrase_salt(backend.get_range("config/00000001", 0, SALT_AT + OBJECT_SALT_BYTES))
-    except (BackendError, IntegrityError):
-        return b""  # then the order is that of the cost alone
 
 
 def _fitting(sealed: SealedConfig, unlock: Unlock, keyring: Keyring) -> RepositoryConfig:
@@ -218,6 +225,6 @@ def _refusal(backend: Backend, unlock: Unlock, survey: _Survey) -> WrongKey:
 
 def _listed(kinds: Counter[str]) -> str:
     """What a repository can be opened with, in words."""
-    secrets = [f"{kinds[kind]} {names[kinds[kind] > 1]}" for kind, names in _NAMES.items() if kinds[kind]]
+    known = [f"{kinds[kind]} {names[kinds[kind] > 1]}" for kind, names in _NAMES.items() if kinds[kind]]
     others = sum(kinds.values()) - sum(kinds[kind] for kind in _NAMES) - kinds[Unencrypted.kind]
-    return f"it has {', '.join(secrets) or 'no key'}" + (f" and {others} not known here" if others else "")
+    return f"it has {', '.join(known) or 'no key'}" + (f" and {others} not known here" if others else "")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
-from offhost.clock import Clock, SystemClock
+from offhost.clock import Clock, SystemClock, rfc3339
 from offhost.errors import BackendError, Conflict, ObjectExists
 from offhost.ids import VmId
 from offhost.repository.configuration import first_config, read_config
 from offhost.repository.credentials import Unencrypted, Unlock
 from offhost.repository.keys import KEY_BYTES, Keyring
 from offhost.repository.manifest import Manifest
-from offhost.repository.opening import open_keyring, passphrase_salt
+from offhost.repository.opening import open_keyring, salt_of
 from offhost.repository.packer import WriteCheck
 from offhost.repository.presence import Presence
 from offhost.repository.reading import PackReader
@@ -51,14 +51,14 @@ def create(
         raise Conflict(f"{root}: not empty", hint="a repository is made in an empty or new directory")
     backend = LocalBackend.create(root, _FOLDERS + _PACK_FOLDERS)
     _probe(backend)
-    keyring, created = Keyring.new(), (clock or SystemClock()).now().isoformat()
+    keyring, created = Keyring.new(), rfc3339((clock or SystemClock()).now())
     name, config = first_config(
         keyring,
         cut_secret=cut_secret or secrets.token_bytes(KEY_BYTES),
         encrypted=not isinstance(unlock, Unencrypted),
         created=created,
     )
-    salt = passphrase_salt(config)
+    salt = salt_of(config)
     wrapper_id, wrapper = wrap(keyring, unlock, label="", created=created, salt=salt, cost=cost or Argon2Cost())
     backend.put(f"keys/{wrapper_id}", wrapper)
     backend.put(name, config)
@@ -134,6 +134,7 @@ class Repository(UnlockedRepository):
         with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
             session.open()
             self.refresh(for_writing=True)
+            session.sound_under = self.store.damage_known()
             latest = max(self.points.of(vm), key=lambda point: point.order, default=None)
             yield session, self.restore_point(latest) if latest else None
 

@@ -27,7 +27,8 @@ SALT_BYTES = 16
 _FORMAT = 1
 _CONTEXT = b"offhost key wrapper 1"
 _TAG_CONTEXT = "offhost 1 key wrapper tag key"
-_LABEL_LIMIT = 200
+LABEL_LIMIT = 200
+"""Characters of a label."""
 _KNOWN_KINDS = {way.kind for way in (Passphrase, KeyFile, RecoveryKey, Unencrypted)}
 
 
@@ -115,12 +116,15 @@ class Wrapper:
             raise PackCorrupt(f"keys/{self.id}: it holds no keyring") from error
 
     def genuine(self, keyring: Keyring) -> bool | None:
-        """Whether all it says was said by a holder of this keyring; None when it does not claim so (no tag)."""
+        """Whether all it says was said by a holder of this keyring; None when it does not claim so (no tag).
+
+        The tag's key is of the epoch that the wrapper says it knows: who never knew that one makes none.
+        """
         tag = self.fields.get("tag")
         if tag is None:
             return None
         try:
-            return bool(tag == _tag(keyring, self.id, self.fields))
+            return self.epoch in keyring.epochs and bool(tag == _tag(keyring, self.id, self.fields))
         except RecursionError:  # nested so deep that it could just be read
             return False
 
@@ -158,7 +162,7 @@ def _tag(keyring: Keyring, wrapper_id: str, fields: dict[str, Any]) -> str:
     """What a holder of the keyring says of all other fields."""
     said = {name: value for name, value in fields.items() if name != "tag"}
     canonical = json.dumps(said, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-    key = derived(_TAG_CONTEXT, keyring.id_key)
+    key = derived(_TAG_CONTEXT, keyring.epochs[fields["epoch"]], keyring.id_key)
     return blake3.blake3(_CONTEXT + wrapper_id.encode() + canonical.encode(), key=key).hexdigest()
 
 
@@ -170,7 +174,7 @@ def parsed(wrapper_id: str, data: bytes) -> Wrapper:
     try:
         fields = json.loads(data)
         kind = fields["kind"] if fields["format"] == _FORMAT else f"format {fields['format']}"
-        if not isinstance(kind, str) or len(kind) > _LABEL_LIMIT:
+        if not isinstance(kind, str) or len(kind) > LABEL_LIMIT:
             raise ValueError("a kind that is not a word")
         return Wrapper(
             id=wrapper_id,
@@ -208,6 +212,6 @@ def _whole(value: object) -> int:
 
 
 def _text(value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) > _LABEL_LIMIT):
+    if value is not None and (not isinstance(value, str) or len(value) > LABEL_LIMIT):
         raise ValueError("not a text within bounds")
     return value

@@ -20,7 +20,10 @@ def test_the_examples_are_right() -> None:
 
 @pytest.mark.parametrize(
     ("model", "file", "elsewhere"),
-    [(Proxy, "proxy.yaml", {"vcenters.*.ca_file"}), (Job, "jobs.d/nightly-production.yaml", {"select.exclude.folder"})],
+    [
+        (Proxy, "proxy.yaml", {"vcenters.*.ca_file", "repositories.*.key_file", "repositories.*.encryption"}),
+        (Job, "jobs.d/nightly-production.yaml", {"select.exclude.folder"}),
+    ],
 )
 def test_the_examples_show_every_key(model: type[Section], file: str, elsewhere: set[str]) -> None:
     document = parse((EXAMPLES / file).read_text(), file)
