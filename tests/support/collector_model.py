@@ -30,6 +30,8 @@ class Rules(NamedTuple):
     """A point that was being read when the list stood is not swept."""
     readers_look: bool = True
     """A reader refuses a point that is condemned."""
+    base_not_condemned: bool = True
+    """A writer builds on no point that is condemned, though a pin may have brought it back meanwhile."""
     move_first: bool = True
     """What is moved is durable before the sweep that takes the old copy."""
     one_list_at_a_time: bool = True
@@ -44,6 +46,10 @@ class Writer(NamedTuple):
 class Reader(NamedTuple):
     at: str = "idle"
     point: str = ""
+
+
+class Pinner(NamedTuple):
+    at: str = "idle"
 
 
 class Collector(NamedTuple):
@@ -71,6 +77,13 @@ class World(NamedTuple):
     writers: tuple[Writer, ...]
     readers: tuple[Reader, ...]
     collectors: tuple[Collector, ...]
+    pinner: Pinner
+    """Somebody who pins the first point, and looks whether that held."""
+
+    @property
+    def out_of_sight(self) -> frozenset[str]:
+        """The points that are forgotten, and that no pin has brought back."""
+        return self.forgotten - ({"p"} if self.pinner.at not in ("idle", "wants") else set())
 
     def swept(self) -> List:
         done = [sweep for sweep in self.sweeps if sweep]
@@ -101,6 +114,8 @@ def violation(world: World) -> str | None:
         return None
     if live := world.points - world.forgotten - world.swept().points:
         return f"points {sorted(live)} need a chunk that is nowhere"
+    if world.pinner.at == "holds":
+        return "the point that is pinned needs a chunk that is nowhere"
     reading = [number for number, reader in enumerate(world.readers) if reader.at == "reading"]
     return f"readers {reading} read a chunk that is nowhere" if reading else None
 
@@ -113,6 +128,7 @@ def steps(world: World, rules: Rules, generations: int) -> Iterator[Step]:
         yield from _writer(world, number, rules)
     for number in range(len(world.readers)):
         yield from _reader(world, number, rules)
+    yield from _pinner(world, rules)
     for number in range(len(world.collectors)):
         yield from _collector(world, number, rules, generations)
 
@@ -130,7 +146,8 @@ def _writer(world: World, number: int, rules: Rules) -> Iterator[Step]:
         barred = world.standing().packs | world.swept().packs if rules.condemned_is_missing else frozenset()
         yield f"{name} lists what is condemned", become("chooses", barred)
     elif writer.at == "chooses":
-        if world.points - world.forgotten - world.swept().points:
+        condemned = world.standing().points if rules.base_not_condemned else frozenset()
+        if world.points - world.out_of_sight - world.swept().points - condemned:
             yield f"{name} builds on a point", become("refers", writer.barred)
         if world.packs - writer.barred:
             yield f"{name} finds the chunk", become("refers", writer.barred)
@@ -141,6 +158,15 @@ def _writer(world: World, number: int, rules: Rules) -> Iterator[Step]:
             yield f"{name} is fenced", become("ended")
         else:
             yield f"{name} puts its point", become("ended", points=world.points | {f"w{number}"})
+
+
+def _pinner(world: World, rules: Rules) -> Iterator[Step]:
+    if world.pinner.at == "wants" and "p" in world.points:
+        yield "p is pinned", world._replace(pinner=Pinner("looks"))
+    elif world.pinner.at == "looks":
+        gone = world.standing().points | world.swept().points if rules.readers_look else frozenset()
+        held = "refused" if "p" in gone else "holds"
+        yield f"the pin {held}", world._replace(pinner=Pinner(held))
 
 
 def _reader(world: World, number: int, rules: Rules) -> Iterator[Step]:
@@ -191,8 +217,8 @@ def _looks(world: World, number: int, collector: Collector, rules: Rules, genera
     if standing and rules.one_list_at_a_time:
         yield f"{name} goes on with list {standing[0]}", _become(world, number, Collector("lists", standing[0]))
     elif len(world.condemned) < generations:
-        forgotten = world.forgotten & world.points - world.swept().points
-        needed = world.points - world.forgotten - world.swept().points
+        forgotten = world.out_of_sight & world.points - world.swept().points
+        needed = world.points - world.out_of_sight - world.swept().points
         packs = world.copies() - world.standing().packs
         choices = {packs} if not needed else {frozenset([pack]) for pack in packs} | {packs}
         for choice in choices:
@@ -221,6 +247,7 @@ def _lists_sessions(world: World, number: int, collector: Collector, rules: Rule
         if writer.at not in ("idle", "ended") and at not in world.tombs and f"w{at}" not in world.points
     )
     held = frozenset(reader.point for reader in world.readers if reader.at in ("open", "reading"))
+    held |= {"p"} if world.pinner.at not in ("idle", "wants") else set()
     follows = Collector(
         "waits",
         collector.generation,
@@ -314,7 +341,13 @@ class Outcome(NamedTuple):
 
 
 def explore(
-    rules: Rules = ALL_RULES, *, writers: int = 2, readers: int = 0, collectors: int = 2, generations: int = 2
+    rules: Rules = ALL_RULES,
+    *,
+    writers: int = 2,
+    readers: int = 0,
+    collectors: int = 2,
+    generations: int = 2,
+    pinned: bool = False,
 ) -> Outcome:
     """Every world that can be reached, breadth first: the way to a loss is the shortest there is."""
     first = World(
@@ -327,6 +360,7 @@ def explore(
         writers=(Writer(),) * writers,
         readers=(Reader(),) * readers,
         collectors=(Collector(),) * collectors,
+        pinner=Pinner("wants" if pinned else "idle"),
     )
     came: dict[World, tuple[World, str] | None] = {first: None}
     open_worlds = deque([first])

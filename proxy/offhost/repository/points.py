@@ -80,8 +80,12 @@ class Points:
         return frozenset(SessionId(item.name.rpartition("/")[2]) for item in self._backend.list("points/"))
 
     def gone(self) -> set[str]:
-        """The points that were forgotten or swept, by id."""
-        return self._marks.forgotten() | self._graveyard.read_tolerant().swept_points
+        """The points that do not count, by id: forgotten, condemned or swept.
+
+        Nothing may be built on a condemned point, not even on one that a pin, too late, has brought back.
+        """
+        graves = self._graveyard.read_tolerant()
+        return self._marks.forgotten() | graves.swept_points | graves.condemned_points
 
     def _read(self, name: str) -> Manifest | None:
         """A point; None for a tombstone, or one that is gone since it was listed."""

@@ -242,6 +242,22 @@ def test_a_writer_that_opens_while_a_list_stands_does_not_rely_on_it(
         assert content(repository, late) == disk.content
 
 
+def test_nothing_is_built_on_a_condemned_point_that_was_pinned_too_late(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    disk = Memory(noise(1, MIB))
+    point = back_up(repository, disk, workers)
+    with opened(root) as elsewhere:
+        with elsewhere.session(image_id("early")):
+            forget(repository, point)
+            assert collect(repository, wait=False).waiting_for
+            repository.marks.pin(point.id, "after all")
+            with opened(root) as third, third.session(image_id("vm")) as (_, base):
+                assert base is None
+        collect(repository)
+    assert content(repository, point) == disk.content, "the pin was there before the second look"
+
+
 def test_a_dead_writer_is_fenced_at_once(repository: Repository, root: Path, workers: SpanWorkers) -> None:
     gone = back_up(repository, Memory(noise(1, MIB)), workers)
     back_up(repository, Memory(noise(2, MIB)), workers)

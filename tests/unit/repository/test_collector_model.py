@@ -1,6 +1,7 @@
 """The protocol of collection, explored whole: nothing is ever lost, and without any one of its rules it is."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,10 @@ def test_nothing_is_ever_lost(writers: int, readers: int, collectors: int, gener
     assert outcome.loss is None
 
 
+def test_a_pin_that_holds_keeps_its_point() -> None:
+    assert explore(writers=1, collectors=1, pinned=True).loss is None
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CAMPAIGN, reason="takes minutes: `make faults` runs it")
 @pytest.mark.timeout(1800)
@@ -30,9 +35,10 @@ def test_nothing_is_ever_lost_in_two_collections(writers: int, readers: int, col
 @pytest.mark.parametrize("rule", Rules._fields)
 def test_no_rule_can_be_left_out(rule: str) -> None:
     broken = Rules()._replace(**{rule: False})
-    worlds = (
+    worlds: tuple[dict[str, Any], ...] = (
         {"writers": 1, "readers": 0, "collectors": 1},
         {"writers": 1, "readers": 1, "collectors": 1, "generations": 1},
+        {"writers": 1, "readers": 0, "collectors": 1, "generations": 1, "pinned": True},
         {"writers": 1, "readers": 0, "collectors": 2},
     )
     losses = (explore(broken, **world).loss for world in worlds)
