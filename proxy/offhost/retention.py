@@ -125,7 +125,7 @@ def apply(
     if any(point.damaged for point in present):
         whole = _judged(policy, [point for point in present if not point.damaged], timezone)
         for name in whole.kept.keys() - verdict.kept.keys():
-            verdict.kept[name] = [f"{reason}, were it not for damaged ones" for reason in whole.kept[name]]
+            verdict.kept[name] = [f"{reason}, among the undamaged" for reason in whole.kept[name]]
     kept = verdict.kept | {name: ["its time is in the future: kept, and counted nowhere"] for name in future}
     return [_decided(point, kept.get(point.id, []), verdict.passed_over.get(point.id, [])) for point in ordered]
 
@@ -165,7 +165,7 @@ def _judge_last(count: int, points: Sequence[Point], verdict: _Verdict) -> None:
         if number <= count:
             verdict.keep(point, f"last {number} of {count}")
         else:
-            verdict.pass_over(point, f"not among the last {count}")
+            verdict.pass_over(point, f"beyond the last {count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +173,17 @@ class _Period:
     """A kind of period: how one is named, given a local time within it; names of different periods differ."""
 
     rule: str
-    plural: str
     name: Callable[[datetime], str]
 
 
 _PERIODS = {
     period.rule: period
     for period in (
-        _Period("hourly", "hours", lambda at: f"{at:%Y-%m-%d %H:00%z}"),
-        _Period("daily", "days", lambda at: f"{at:%Y-%m-%d}"),
-        _Period("weekly", "weeks", lambda at: f"{at:%G-W%V}"),
-        _Period("monthly", "months", lambda at: f"{at:%Y-%m}"),
-        _Period("yearly", "years", lambda at: f"{at:%Y}"),
+        _Period("hourly", lambda at: f"{at:%Y-%m-%d %H:00%z}"),
+        _Period("daily", lambda at: f"{at:%Y-%m-%d}"),
+        _Period("weekly", lambda at: f"{at:%G-W%V}"),
+        _Period("monthly", lambda at: f"{at:%Y-%m}"),
+        _Period("yearly", lambda at: f"{at:%Y}"),
     )
 }
 
@@ -202,9 +201,9 @@ def _judge_periods(
         *earlier, latest = periods[name]
         if number <= count:
             verdict.keep(latest, f"{period.rule} {name} ({number} of {count})")
-            why = f"{period.rule}: {name} has a later point"
+            why = f"{period.rule} {name} has a later one"
         else:
-            earlier, why = periods[name], f"{period.rule}: before the {count} {period.plural} that are kept"
+            earlier, why = periods[name], f"beyond {period.rule} {count}"
         for point in earlier:
             if point is points[0] and len(periods) < count:
                 verdict.keep(point, f"the oldest ({period.rule} has {len(periods)} of {count})")

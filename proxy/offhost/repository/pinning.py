@@ -67,7 +67,7 @@ def _refuse_last(points: Sequence[Manifest], found: set[str], surely: set[str]) 
     for point in points:
         if point.id in found - surely and point.vm_id not in remaining:
             raise Conflict(
-                f"{Named.of(point)} is among its VM's last: none would be left",
+                f"{Named.of(point)}: its VM would have no restore point left",
                 hint=f"to forget it nevertheless, name it in full, {point.id}, or add --last",
             )
 
