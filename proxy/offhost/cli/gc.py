@@ -59,9 +59,9 @@ def _say_proposal(proposal: Proposal, *, as_json: bool) -> int:
         return 0
     dead = sum(each.size_bytes for each in proposal.dead)
     moved = sum(each.needed_bytes for each in proposal.rewritten)
-    say(f"{len(proposal.points)} forgotten points would be deleted")
-    say(f"{len(proposal.dead)} packs without anything that is needed would be deleted: {size(dead)}")
-    say(f"{len(proposal.rewritten)} packs would be rewritten: {size(moved)} moved")
+    say(f"{_many(len(proposal.points), 'forgotten point')} would be deleted")
+    say(f"{_many(len(proposal.dead), 'pack')} without anything that is needed would be deleted: {size(dead)}")
+    say(f"{_many(len(proposal.rewritten), 'pack')} would be rewritten: {size(moved)} moved")
     say(f"about {size(max(proposal.freed_bytes, 0))} would be free again")
     return 0
 
@@ -73,9 +73,14 @@ def _say_collected(collected: Collected, *, as_json: bool) -> int:
     for writer in collected.fenced:
         note(f"ended for good, since its process is gone: {writer}")
     swept = collected.swept
-    say(f"{swept.points} points and {swept.packs} packs deleted, {size(collected.rewritten_bytes)} moved together")
+    if not swept.points and not swept.packs and not collected.waiting_for:
+        say("Nothing to collect.")
+        return 0
+    say(f"{_many(swept.points, 'point')} and {_many(swept.packs, 'pack')} deleted")
+    if collected.rewritten_bytes:
+        say(f"{size(collected.rewritten_bytes)} that is still needed moved into new packs")
     if collected.spared_packs:
-        say(f"{collected.spared_packs} packs were about to go and are kept: a backup that was running needs them")
+        say(f"{_many(collected.spared_packs, 'pack')} on the list kept: needed by now, or not to be moved")
     if collected.waiting_for:
         for writer in collected.waiting_for:
             note(f"still running: {writer}")
@@ -83,3 +88,7 @@ def _say_collected(collected: Collected, *, as_json: bool) -> int:
         return EXIT_WAITING
     say(f"{size(max(collected.freed_bytes, 0))} free again")
     return 0
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

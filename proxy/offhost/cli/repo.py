@@ -1,9 +1,10 @@
-"""`offhost repo …`: create, measure and verify a repository."""
+"""`offhost repo …`: create, measure, verify and collect a repository."""
 
 from __future__ import annotations
 
 import click
 
+from offhost.cli.gc import gc
 from offhost.cli.making import init
 from offhost.cli.stats import stats
 from offhost.cli.verifying import verify
@@ -11,9 +12,10 @@ from offhost.cli.verifying import verify
 
 @click.group()
 def repo() -> None:
-    """Create, measure and verify a repository."""
+    """Create, measure, verify and collect a repository."""
 
 
 repo.add_command(init)
 repo.add_command(verify)
 repo.add_command(stats)
+repo.add_command(gc)

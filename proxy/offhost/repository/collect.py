@@ -224,7 +224,7 @@ class Collector:
         )
         points = self._standing_points(gone)
         for done, point in enumerate(points):
-            self.progress("points looked at", done, len(points))
+            self.progress("looking at what points need", done, len(points))
             try:
                 liveness.add([point], self._stopping)
             except IntegrityError as error:
@@ -232,7 +232,6 @@ class Collector:
                     f"nothing is collected: point {point.id[:12]} of {point.vm_name} cannot be resolved: {error}",
                     hint=f"a backup of the VM may heal it; or give it up: `offhost points forget {point.id}`",
                 ) from error
-        self.progress("points looked at", len(points), len(points))
         return liveness
 
     def _standing_points(self, gone: frozenset[str]) -> list[Manifest]:

@@ -38,20 +38,21 @@ def sweep(repository: Repository, stop: threading.Event, progress: Callable[[str
     backend = repository.backend
     graves = repository.graveyard.read()
 
-    def delete(names: Iterable[str], what: str) -> None:
+    def delete(names: Iterable[str], what: str = "") -> None:
         listed = list(names)
         for done, name in enumerate(listed):
             if stop.is_set():
                 raise Stopped("the collection was stopped; the next one deletes the rest")
-            progress(f"{what} deleted", done, len(listed))
+            if what:
+                progress(f"deleting {what}", done, len(listed))
             backend.delete(name)
 
     points = [item.name for item in backend.list("points/") if _names(_POINT, item.name, graves.swept_points)]
     delete(points, "points")
     packs = {item.name: item.size_bytes for item in backend.list("packs/") if _names(_PACK, item.name, graves.swept)}
     delete(packs, "packs")
-    delete(_spent_marks(repository, graves.swept | graves.swept_points), "marks")
-    delete(_left_sessions(repository, graves.swept_points), "sessions")
+    delete(_spent_marks(repository, graves.swept | graves.swept_points))
+    delete(_left_sessions(repository, graves.swept_points))
     return Swept(len(points), len(packs), sum(packs.values()))
 
 
