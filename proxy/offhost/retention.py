@@ -149,8 +149,8 @@ def _judged(policy: RetentionPolicy, points: Sequence[Point], timezone: tzinfo) 
     if not points:
         return verdict
     _judge_last(policy.keep_last, points, verdict)
-    for name, period in _PERIODS.items():
-        _judge_periods(period, getattr(policy, name), points, verdict, timezone=timezone)
+    for rule in _PERIODS:
+        _judge_periods(rule, getattr(policy, rule), points, verdict, timezone=timezone)
     _judge_age(policy.within, points, verdict)
     _judge_tags(policy.tags, points, verdict)
     if points[-1].id not in verdict.kept:
@@ -168,45 +168,33 @@ def _judge_last(count: int, points: Sequence[Point], verdict: _Verdict) -> None:
             verdict.pass_over(point, f"beyond the last {count}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Period:
-    """A kind of period: how one is named, given a local time within it; names of different periods differ."""
-
-    rule: str
-    name: Callable[[datetime], str]
-
-
-_PERIODS = {
-    period.rule: period
-    for period in (
-        _Period("hourly", lambda at: f"{at:%Y-%m-%d %H:00%z}"),
-        _Period("daily", lambda at: f"{at:%Y-%m-%d}"),
-        _Period("weekly", lambda at: f"{at:%G-W%V}"),
-        _Period("monthly", lambda at: f"{at:%Y-%m}"),
-        _Period("yearly", lambda at: f"{at:%Y}"),
-    )
+_PERIODS: dict[str, Callable[[datetime], str]] = {
+    "hourly": lambda at: f"{at:%Y-%m-%d %H:00%z}",
+    "daily": lambda at: f"{at:%Y-%m-%d}",
+    "weekly": lambda at: f"{at:%G-W%V}",
+    "monthly": lambda at: f"{at:%Y-%m}",
+    "yearly": lambda at: f"{at:%Y}",
 }
+"""How the period of a rule is named, given a local time within it: no two of them alike."""
 
 
-def _judge_periods(
-    period: _Period, count: int, points: Sequence[Point], verdict: _Verdict, *, timezone: tzinfo
-) -> None:
+def _judge_periods(rule: str, count: int, points: Sequence[Point], verdict: _Verdict, *, timezone: tzinfo) -> None:
     if not count:
         return
     periods: dict[str, list[Point]] = {}
     for point in points:
-        periods.setdefault(period.name(_local(point.time, timezone)), []).append(point)
+        periods.setdefault(_PERIODS[rule](_local(point.time, timezone)), []).append(point)
     latest_first = sorted(periods, key=lambda name: max(point.time for point in periods[name]), reverse=True)
     for number, name in enumerate(latest_first, 1):
         *earlier, latest = periods[name]
         if number <= count:
-            verdict.keep(latest, f"{period.rule} {name} ({number} of {count})")
-            why = f"{period.rule} {name} has a later one"
+            verdict.keep(latest, f"{rule} {name} ({number} of {count})")
+            why = f"{rule} {name} has a later one"
         else:
-            earlier, why = periods[name], f"beyond {period.rule} {count}"
+            earlier, why = periods[name], f"beyond {rule} {count}"
         for point in earlier:
             if point is points[0] and len(periods) < count:
-                verdict.keep(point, f"the oldest ({period.rule} has {len(periods)} of {count})")
+                verdict.keep(point, f"the oldest ({rule} has {len(periods)} of {count})")
             else:
                 verdict.pass_over(point, why)
 
