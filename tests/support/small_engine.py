@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from offhost.backup.report import DiskPlan, DiskReport, Problem, VmPlan, VmReport
+from offhost.backup.report import DiskPlan, DiskReport, Problem, VmCopies, VmPlan, VmReport
 from offhost.ids import DiskKey, RunId, VmId
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec, Rule
@@ -69,6 +69,12 @@ class SmallEngine:
     """What becomes of a VM, by its name; it is backed up where nothing is said."""
     last_words: dict[str, VmReport] = field(default_factory=dict)
     """What a VM reports when its backup is cancelled, by its name; nothing where nothing is said."""
+    copies: dict[str, Callable[[VmReport], VmCopies]] = field(default_factory=dict)
+    """What becomes of a VM's copies, by the repository's name."""
+    copying: set[str] = field(default_factory=set)
+    """The VMs whose copies were begun."""
+    copy_gate: asyncio.Event | None = None
+    """When set, every copy waits for it."""
     gate: asyncio.Event | None = None
     """When set, every backup waits for it."""
     under_way: set[str] = field(default_factory=set)
@@ -109,6 +115,11 @@ class SmallEngine:
         if self.keeps is not None:
             raise self.keeps
         return self.expires
+
+    async def copy(self, job: JobSpec, report: VmReport, repository: str, run_id: RunId) -> VmCopies:
+        self.copying.add(report.vm)
+        await (self.copy_gate.wait() if self.copy_gate else asyncio.sleep(0))
+        return self.copies[repository](report)
 
     async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
         disk = DiskPlan(DiskKey("scsi0:0"), "Hard disk 1", 1024, "full", "no earlier point", "datastore", ())

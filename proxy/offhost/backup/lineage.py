@@ -96,6 +96,12 @@ class Relation:
         left = self._missed if missed_too else frozenset()
         return [point for point in self.points if self._is_new(point) and (self._is_newer(point) or point.id in left)]
 
+    def due(self, point: Manifest) -> list[Manifest]:
+        """What to copy once a backup has made this point: what is newer than the newest copy; where there is none yet,
+        this point alone.
+        """
+        return [point] if self._newest is None else self.wanted(missed_too=False)
+
     def missed_before(self, point: Manifest) -> list[SessionId]:
         """The earlier points that have never been copied: what a copy of this one records."""
         earlier = self.points[: next(at for at, other in enumerate(self.points) if other.id == point.id)]
@@ -171,4 +177,5 @@ def copied_origin(source: str, point: Manifest, missed: Iterable[SessionId]) -> 
         "sequence": point.sequence,
         "missed": list(missed),
         "of": point.origin,
+        **({"tags": point.origin["tags"]} if "tags" in point.origin else {}),
     }

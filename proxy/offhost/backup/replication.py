@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from offhost.backup.copy import settle
 from offhost.backup.destination import Destination
@@ -98,6 +99,19 @@ class Replication:
             done.append(report)
             told(report)
         return done
+
+    def copy_due(self, vm: VmId, point: str) -> tuple[tuple[PointCopy, ...], datetime | None]:
+        """Copy what is due after a backup of a VM has made a point; and when its newest point there was taken.
+
+        Raises: NotFound when the point is gone; BackendError; Stopped.
+        """
+        relation = self.relation(vm)
+        made = next((one for one in relation.points if one.id == point), None)
+        if made is None:
+            raise NotFound(f"point {point[:12]} is not there any more")
+        done = self.run(relation.due(made), lambda _: None)
+        newest = max((copy.time for copy in self.destination.repository.points.of(vm)), default=None)
+        return tuple(done), newest
 
     def copy(self, point: Manifest) -> PointCopy:
         """Copy one point, unless the destination has it; one that was forgotten there is copied again.

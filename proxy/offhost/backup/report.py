@@ -1,6 +1,7 @@
 """What a VM's backup did, disk by disk: values for the run's record, the command line and REST."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from offhost.ids import DiskKey, VmId
@@ -37,21 +38,6 @@ class DiskReport:
     """Bytes that went through an ESX host."""
 
 
-@dataclass(frozen=True, slots=True)
-class VmReport:
-    """One VM of a run. `point` is set exactly when a restore point was committed."""
-
-    vm: str
-    vm_id: VmId
-    point: str | None
-    consistency: Literal["application", "filesystem", "crash", "offline"] | None
-    disks: tuple[DiskReport, ...]
-    warnings: tuple[str, ...]
-    problem: Problem | None
-    started: str
-    ended: str
-
-
 CopyState = Literal["planned", "copied", "there", "failed", "left"]
 """`there`: somebody else copied it meanwhile; `left`: not tried, for what failed before would fail it too."""
 
@@ -77,6 +63,35 @@ class PointCopy:
     read_in_full: tuple[str, ...] = ()
     """Why which disks were read whole, `label: reason`."""
     problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VmCopies:
+    """What was copied of a VM to one other repository after its backup."""
+
+    repository: str
+    points: tuple[PointCopy, ...] = ()
+    newest: datetime | None = None
+    """When the newest point of the VM was taken that is there."""
+    problem: Problem | None = None
+    """Why nothing could be copied; why a point could not is with the point."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmReport:
+    """One VM of a run. `point` is set exactly when a restore point was committed."""
+
+    vm: str
+    vm_id: VmId
+    point: str | None
+    consistency: Literal["application", "filesystem", "crash", "offline"] | None
+    disks: tuple[DiskReport, ...]
+    warnings: tuple[str, ...]
+    problem: Problem | None
+    started: str
+    ended: str
+    copies: tuple[VmCopies, ...] = ()
+    """To other repositories, in the order of the job's `copy_to`."""
 
 
 @dataclass(frozen=True, slots=True)

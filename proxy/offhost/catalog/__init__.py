@@ -5,6 +5,6 @@ runs and not one restore point.
 """
 
 from offhost.catalog.database import Catalog
-from offhost.catalog.rows import DiskRow, ExpiredRow, ProblemRow, RunRow, RunState, VmRow
+from offhost.catalog.rows import CopiesRow, DiskRow, ExpiredRow, ProblemRow, RunRow, RunState, VmRow
 
-__all__ = ["Catalog", "DiskRow", "ExpiredRow", "ProblemRow", "RunRow", "RunState", "VmRow"]
+__all__ = ["Catalog", "CopiesRow", "DiskRow", "ExpiredRow", "ProblemRow", "RunRow", "RunState", "VmRow"]

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
 
 from offhost.catalog.connection import open_engine, translated
-from offhost.catalog.rows import DiskRow, ExpiredRow, ProblemRow, RunRow, RunState, VmRow
+from offhost.catalog.rows import CopiesRow, DiskRow, ExpiredRow, ProblemRow, RunRow, RunState, VmRow
 from offhost.catalog.schema import disks, runs, vms
 from offhost.errors import NotFound
 from offhost.ids import RunId
@@ -144,7 +144,17 @@ def _run(row: RowMapping, of: tuple[VmRow, ...]) -> RunRow:
 
 def _vm(row: RowMapping, of: tuple[DiskRow, ...]) -> VmRow:
     values = {name: row[name] for name in ("vm", "vm_id", "point", "consistency", "started", "ended")}
-    return VmRow(disks=of, warnings=tuple(row["warnings"]), problem=_problem(row["problem"]), **values)
+    return VmRow(
+        disks=of,
+        warnings=tuple(row["warnings"]),
+        problem=_problem(row["problem"]),
+        copies=tuple(_copies(copies) for copies in row["copies"] or ()),
+        **values,
+    )
+
+
+def _copies(value: Mapping[str, Any]) -> CopiesRow:
+    return CopiesRow(**{**value, "points": tuple(value["points"])})
 
 
 def _disk(row: RowMapping) -> DiskRow:

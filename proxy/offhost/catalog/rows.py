@@ -38,6 +38,20 @@ class DiskRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CopiesRow:
+    """What was copied of a VM to another repository after its backup. What went wrong is among the VM's warnings."""
+
+    repository: str
+    points: tuple[str, ...]
+    """Their ids there."""
+    read_bytes: int
+    new_bytes: int
+    stored_bytes: int
+    newest: str | None
+    """When the newest point of the VM was taken that is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class VmRow:
     """One VM of a run."""
 
@@ -51,6 +65,7 @@ class VmRow:
     problem: ProblemRow | None
     started: str
     ended: str
+    copies: tuple[CopiesRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

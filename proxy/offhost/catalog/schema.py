@@ -2,7 +2,7 @@
 
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table
 
-VERSION = "0002"
+VERSION = "0003"
 """The migration that makes these tables."""
 
 LOST = "the catalog holds the history of runs only, no backups: move the file away and offhost begins a new one"
@@ -39,6 +39,7 @@ vms = Table(
     Column("problem", JSON(none_as_null=True)),
     Column("started", String, nullable=False),
     Column("ended", String, nullable=False),
+    Column("copies", JSON),
     Index("vms_of_run", "run"),
     Index("vms_by_id", "vm_id", "started"),
 )

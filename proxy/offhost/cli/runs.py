@@ -79,6 +79,9 @@ def _print_vm(vm: VmRow) -> None:
         )
         if disk.reason:
             say(f"    read in full: {disk.reason}")
+    for copies in vm.copies:
+        read, stored = size(copies.read_bytes), size(copies.stored_bytes)
+        say(f"  {len(copies.points)} restore points copied to {copies.repository}: {read} read, {stored} stored")
     for warning in vm.warnings:
         say(f"  warning: {warning}")
     if vm.problem:

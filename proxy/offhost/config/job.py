@@ -115,6 +115,13 @@ class Retention(Section):
         return self
 
 
+class CopyTo(Section):
+    """Another repository that the job's restore points are copied to."""
+
+    repository: Name = Field(description="another of proxy.yaml's repositories")
+    within: Age | None = Field(default=None, description="a run warns when the newest copy is older: 24h")
+
+
 Transport = Annotated[Literal["datastore", "https"], not_yet("hotadd", "nbd", "nfc", "san")]
 
 
@@ -125,7 +132,6 @@ class Job(Section):
         {
             "audit",
             "consolidate",
-            "copy_to",
             "directory",
             "files",
             "full",
@@ -151,5 +157,15 @@ class Job(Section):
         default=("datastore", "https"), min_length=1, description="datastore and https, the preferred first"
     )
     repository: Name = Field(description="one of proxy.yaml's repositories")
+    copy_to: tuple[CopyTo, ...] = Field(default=(), description="repositories to copy each restore point to")
     retention: Retention | None = Field(default=None, description="which restore points are kept; without it, all")
     limits: JobLimits = Field(default_factory=JobLimits, description="what is done at once")
+
+    @model_validator(mode="after")
+    def _copies_elsewhere(self) -> "Job":
+        targets = [copy.repository for copy in self.copy_to]
+        if self.repository in targets:
+            raise wrong("`copy_to` names the repository that the job backs up into", "name another one")
+        if len(set(targets)) != len(targets):
+            raise wrong("`copy_to` names one repository twice", "name each once")
+        return self

@@ -5,14 +5,17 @@ vCenter that does not answer or a repository that is not there fails the jobs th
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from offhost.aio import in_thread, shielded
+from offhost.aio import in_own_thread, in_thread, shielded
 from offhost.backup.destination import Destination
 from offhost.backup.plan import plan
-from offhost.backup.report import VmPlan, VmReport
+from offhost.backup.replication import Replication
+from offhost.backup.report import VmCopies, VmPlan, VmReport
 from offhost.backup.vm import VmBackup, VmSettings
 from offhost.chunking.compress import Codec, Compression
 from offhost.chunking.workers import SpanWorkers
@@ -111,6 +114,21 @@ class Engine:
     async def roster(self, vcenter: str) -> Roster:
         """Which VMs a vCenter has. Raises: VSphereError."""
         return await roster(await self.session(vcenter))
+
+    async def copy(self, job: JobSpec, report: VmReport, repository: str, run_id: RunId) -> VmCopies:
+        """Copy the point that a backup has made, and those newer than the newest copy."""
+        source = (await self.destination(job.repository)).repository
+        stop = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def progress(what: str, done: int, total: int) -> None:
+            event = DiskProgress(run_id, job.name, report.vm, f"{what}, to {repository}", done, total)
+            loop.call_soon_threadsafe(self._events.publish, event)
+
+        replication = Replication(source, await self.destination(repository), progress, stop)
+        copy = partial(replication.copy_due, report.vm_id, str(report.point))
+        points, newest = await in_own_thread(copy, interrupt=stop.set)
+        return VmCopies(repository, points, newest)
 
     async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
         """What `back_up` would do."""

@@ -2,7 +2,7 @@
 
 from offhost.config import Job, Retention
 from offhost.config import Rule as WrittenRule
-from offhost.jobs.spec import JobSpec, Rule, Timing
+from offhost.jobs.spec import CopyTarget, JobSpec, Rule, Timing
 from offhost.retention import RetentionPolicy
 from offhost.vsphere.values import QuiescePolicy
 
@@ -18,6 +18,7 @@ def job_spec(job: Job) -> JobSpec:
         mode=job.mode,
         quiesce=QuiescePolicy(job.quiesce.policy, job.quiesce.timeout),
         transports=job.transports,
+        copy_to=tuple(CopyTarget(copy.repository, copy.within) for copy in job.copy_to),
         timing=Timing(job.schedule.cron, job.schedule.timezone) if job.schedule else None,
         retention=_policy(job.retention),
         vms=job.limits.vms,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from offhost.backup.report import VmPlan, VmReport
+from offhost.backup.report import VmCopies, VmPlan, VmReport
 from offhost.ids import RunId, VmId
 from offhost.jobs.spec import JobSpec
 from offhost.repository.expiry import Judgement
@@ -34,6 +34,13 @@ class VmEngine(Protocol):
         """Apply the job's retention to these VMs, and to VMs it once backed up that are deleted; what was forgotten.
 
         Raises: OffhostError; what was forgotten before stays so.
+        """
+        ...
+
+    async def copy(self, job: JobSpec, report: VmReport, repository: str, run_id: RunId) -> VmCopies:
+        """Copy the point that a backup has made to another repository, and those newer than the newest copy there.
+
+        Points that fail are in the result. Raises: OffhostError when nothing could be tried.
         """
         ...
 

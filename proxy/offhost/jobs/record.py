@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from offhost.backup.report import Problem, VmReport
-from offhost.catalog import DiskRow, ExpiredRow, ProblemRow, VmRow
+from offhost.backup.report import Problem, VmCopies, VmReport
+from offhost.catalog import CopiesRow, DiskRow, ExpiredRow, ProblemRow, VmRow
 from offhost.clock import rfc3339
 from offhost.errors import OffhostError
 from offhost.repository.expiry import Judgement
@@ -21,6 +21,7 @@ def vm_row(report: VmReport) -> VmRow:
         problem=problem_row(report.problem),
         started=report.started,
         ended=report.ended,
+        copies=tuple(map(copies_row, report.copies)),
     )
 
 
@@ -32,6 +33,19 @@ def expired_row(point: Judgement) -> ExpiredRow:
         vm_id=point.vm_id or "",
         time=rfc3339(point.time) if point.time else "",
         reason="; ".join(point.reasons),
+    )
+
+
+def copies_row(copies: VmCopies) -> CopiesRow:
+    """A VM's copies in one repository as the catalog's row."""
+    made = [point for point in copies.points if point.state == "copied"]
+    return CopiesRow(
+        repository=copies.repository,
+        points=tuple(point.copy or "" for point in made),
+        read_bytes=sum(point.read_bytes for point in made),
+        new_bytes=sum(point.new_bytes for point in made),
+        stored_bytes=sum(point.stored_bytes for point in made),
+        newest=rfc3339(copies.newest) if copies.newest else None,
     )
 
 

@@ -18,6 +18,7 @@ from offhost.clock import Clock, rfc3339
 from offhost.errors import OffhostError, StateError
 from offhost.events import Events, RunEnded, RunStarted, VmEnded
 from offhost.ids import RunId, random_id
+from offhost.jobs.copying import Copying
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.record import expired_row, problem_of, problem_row, vm_row
 from offhost.jobs.slots import SlotKey, Slots
@@ -147,7 +148,10 @@ class Runner:
     async def _back_up(self, run: BegunRun, vm: Vm, on_cancelled: Callable[[VmReport], None]) -> VmReport:
         async with self.slots.held(self._limits(run.job, vm)):
             with self.state.claim_vm(vm.id, run.id):
-                return await self.engine.back_up(run.job, vm, run.id, on_cancelled=on_cancelled)
+                report = await self.engine.back_up(run.job, vm, run.id, on_cancelled=on_cancelled)
+        if report.point is None:
+            return report
+        return await Copying(self.engine, self.slots, self.clock).copied(run.job, report, run.id, on_cancelled)
 
     def _limits(self, job: JobSpec, vm: Vm) -> Mapping[SlotKey, int]:
         limits: dict[SlotKey, int] = {("proxy",): self.vms}

@@ -1,6 +1,7 @@
 """What a job is, as a value: the runner and the engines take this and never see the configuration."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -32,6 +33,14 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyTarget:
+    """A repository that points are copied to, and how old the newest copy of a VM may become."""
+
+    repository: str
+    within: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One job: which VMs, how, and into which repository."""
 
@@ -48,6 +57,7 @@ class JobSpec:
     """None: it runs only when told to."""
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     """By days of the schedule's time zone."""
+    copy_to: tuple[CopyTarget, ...] = ()
     vms: int | None = None
     """How many of its VMs at once; None: as many as the proxy."""
     vms_per_datastore: int | None = None

@@ -159,3 +159,12 @@ def test_only_yaml_files_are_jobs(files: Files) -> None:
     for name in (".nightly.yaml.swp", ".hidden.yaml", "nightly.yaml.bak", "README"):
         files.job(name, "not: a job")
     assert [job.job for job in load(files.file).jobs] == ["nightly"]
+
+
+def test_copies_go_to_other_repositories_that_exist(files: Files, refusal: Refusal) -> None:
+    files.job("nightly.yaml", JOB + "copy_to: [ { repository: offsite, within: 24h } ]\n")
+    (mistake,) = refusal()
+    assert mistake[0].endswith("`offsite` is not one of proxy.yaml's repositories")
+    files.job("nightly.yaml", JOB + "copy_to: [ { repository: main } ]\n")
+    (mistake,) = refusal()
+    assert "`copy_to` names the repository that the job backs up into" in mistake[0]
