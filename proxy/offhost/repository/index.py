@@ -27,14 +27,15 @@ from offhost.repository.packs import Entries, Location, read_directory
 from offhost.repository.rows import as_ids, one_of_each
 from offhost.repository.runs import Coverage, Run, get_run
 from offhost.repository.segments import Merger, Rows, Segment, SegmentRotten, in_order, load
-from offhost.repository.standing import Judged, Rank, Standing
+from offhost.repository.standing import Judged, Rank, Standing, with_copies
+from offhost.repository.tiers import like_sized
 
 _log = logging.getLogger(__name__)
 
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _RECENT_LIMIT = 1 << 15
-_HELD_ROWS = 1 << 18
 _LISTINGS = 3
+_DISTRUSTED_LIMIT = 10_000
 _CACHE_KEY = "offhost 1 index cache key"
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ class Index:
         self._recent_packs: dict[str, Entries] = {}
         self._since_listing: set[str] = set()
         self._covered: set[str] = set()
+        self._named: set[str] = set()
+        self._distrusted: dict[Location, str] = {}
         self._runs_read: set[str] = set()
         if cache:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,6 +74,7 @@ class Index:
     def _take_in(self, segment: Segment) -> None:
         self._judged.append(Judged.by(self._standing, segment))
         self._covered |= segment.whole
+        self._named.update(segment.packs)
         self._runs_read |= segment.runs
 
     # -------------------------------------------------------------------------------------------- learning
@@ -102,10 +106,30 @@ class Index:
         listed = {found[1] for item in self._backend.list("packs/") if (found := _PACK.fullmatch(item.name))}
         with self._lock:
             listed |= self._since_listing
-            self._standing = Standing(listed, verdicts.condemned, verdicts.swept, verdicts.damaged)
-            self._judged = [Judged.by(self._standing, each.segment) for each in self._judged]
+            damaged = with_copies(verdicts.damaged, self._distrusted)
+            self._judge(Standing(listed, verdicts.condemned, verdicts.swept, damaged))
             self._looked = True
         self._learn()
+
+    def _judge(self, standing: Standing) -> None:
+        """Let this be what copies count for. The caller holds `_lock`."""
+        self._standing = standing
+        self._judged = [Judged.by(standing, each.segment) for each in self._judged]
+
+    def distrust(self, copy: Location, what: str) -> None:
+        """A copy has failed its checks: from now on it counts as damaged in this process, marked or not."""
+        with self._lock:
+            standing = self._standing
+            if standing.of(copy) < Rank.DAMAGED and len(self._distrusted) < _DISTRUSTED_LIMIT:
+                self._distrusted[copy] = what
+                damaged = with_copies(standing.damaged, [copy])
+                self._judge(Standing(standing.listed, standing.condemned, standing.swept, damaged))
+
+    @property
+    def distrusted(self) -> dict[Location, str]:
+        """The copies that have failed their checks in this process, and why."""
+        with self._lock:
+            return dict(self._distrusted)
 
     def _unknown(self) -> set[str]:
         with self._lock:
@@ -117,25 +141,23 @@ class Index:
         if not unknown:
             return
         coverage, read = Coverage(), set[str]()
-        parts, held = list[Segment](), list[Segment]()
-        for part in self._parts(unknown, coverage, read):
-            held.append(part)
-            if sum(map(len, held)) >= _HELD_ROWS:
-                parts, held = parts + self._joined(held, passing=True), []
+        parts = self._merger.gather(self._parts(unknown, coverage, read), self._standing.exists)
         whole = frozenset(coverage.whole() & unknown)
-        joined = self._joined(parts + held, whole=whole, runs=frozenset(read)) if parts or held or read else []
+        joined = self._joined(parts, whole=whole, runs=frozenset(read)) if parts or read else []
         with self._lock:
             for segment in joined:
                 self._take_in(segment)
             self._covered |= whole
+            self._named |= coverage.named()
             self._runs_read |= read
 
     def _parts(self, unknown: set[str], coverage: Coverage, read: set[str]) -> Iterator[Segment]:
         for name, run in self._new_runs():
             read.add(name)
-            coverage.add(run)
+            coverage.add(run.packs, run.shard)
             if wanted := [pack for pack in run.packs if pack in unknown]:
                 yield Segment.of(wanted, run.of_packs(wanted), whole=())
+            del run  # one at a time in memory
         for pack in sorted(unknown - coverage.whole()):
             with suppress(IntegrityError, BackendError):
                 yield self._directory(pack)
@@ -164,19 +186,12 @@ class Index:
             raise
 
     def _joined(
-        self,
-        segments: Sequence[Segment],
-        *,
-        whole: frozenset[str] = frozenset(),
-        runs: frozenset[str] = frozenset(),
-        passing: bool = False,
+        self, segments: Sequence[Segment], *, whole: frozenset[str] = frozenset(), runs: frozenset[str] = frozenset()
     ) -> list[Segment]:
         """These as one, or as they are when the local disk takes no more."""
         runs = runs.union(*(segment.runs for segment in segments))
-        with self._lock:
-            standing = self._standing
         try:
-            return [self._merger.join(segments, standing.exists, whole=whole, runs=runs, passing=passing)]
+            return [self._merger.join(segments, self._standing.exists, whole=whole, runs=runs)]
         except OSError as error:
             _log.warning("the local copy of the index cannot be written: %s", error)
             return list(segments)
@@ -221,25 +236,23 @@ class Index:
         if not self._looked or not self._tidying.acquire(blocking=False):
             return
         try:
-            while (group := self._like_sized()) and self._replace(group):
+            while (group := self._group()) and self._replace(group):
                 pass
         finally:
             self._tidying.release()
 
-    def _like_sized(self) -> list[Segment]:
-        """The smallest segments, and each next one that weighs no more than they: a row is rewritten as all doubles."""
+    def _group(self) -> list[Segment]:
+        """Segments to merge now: of like size, or one that is mostly dead, or too large to be kept in memory."""
         with self._lock:
-            segments = sorted((each.segment for each in self._judged), key=len)
-            dead = [each for each in segments if 2 * sum(map(self._standing.exists, each.packs)) < len(each.packs)]
-        group: list[Segment] = []
-        for segment in segments:
-            if group and len(segment) > sum(map(len, group)):
-                break
-            group.append(segment)
-        if len(group) > 1:
+            judged = list(self._judged)
+        group = [judged[at].segment for at in like_sized([len(each.segment) for each in judged])]
+        if group:
             return group
-        unsaved = [each for each in segments if each.path is None and len(each) > _RECENT_LIMIT]
-        return dead or (unsaved if self._merger.folder else [])
+        for each in judged:
+            unsaved = self._merger.folder and each.segment.path is None and len(each.segment) > _RECENT_LIMIT
+            if unsaved or each.mostly_gone:
+                return [each.segment]
+        return []
 
     def _replace(self, group: Sequence[Segment]) -> bool:
         """Put one segment in the place of several; False when there was no room for it, or one of them is gone."""
@@ -271,6 +284,14 @@ class Index:
     def exist(self, ids: Sequence[ChunkId]) -> list[bool]:
         """Which chunks a writer may rely on."""
         return self._sound(lambda: [rank == Rank.GOOD for rank in self._best(ids)[0].tolist()])
+
+    def readable(self, ids: Sequence[ChunkId]) -> list[bool]:
+        """Which chunks have a copy that is there and not known to be damaged, be it condemned."""
+        return self._sound(lambda: [rank < Rank.DAMAGED for rank in self._best(ids)[0].tolist()])
+
+    def only_damaged(self, ids: Sequence[ChunkId]) -> list[bool]:
+        """Which chunks are there in copies that are known to be damaged, and in no other."""
+        return self._sound(lambda: [rank == Rank.DAMAGED for rank in self._best(ids)[0].tolist()])
 
     def _sound(self, ask: Callable[[], T]) -> T:
         """What is answered when all local files that were asked are what was written."""
@@ -341,6 +362,19 @@ class Index:
         """The packs that exist."""
         with self._lock:
             return frozenset(self._standing.listed - self._standing.swept)
+
+    @property
+    def unaccounted(self) -> frozenset[str]:
+        """Packs that runs tell of, that were not listed and are not known to be swept."""
+        with self._lock:
+            return frozenset(self._named.union(self._covered) - self._standing.listed - self._standing.swept)
+
+    @property
+    def damaged(self) -> Mapping[str, Slots]:
+        """The copies that count as damaged, by pack; of those in swept packs nobody needs to know."""
+        with self._lock:
+            known, swept = self._standing.damaged, self._standing.swept
+        return {pack: slots for pack, slots in known.items() if pack not in swept}
 
     def chunks_of(self, pack: str) -> set[ChunkId]:
         """What a pack is known to hold."""

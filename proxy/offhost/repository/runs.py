@@ -1,13 +1,15 @@
 """Index runs: whole packs' entries as objects of the repository.
 
-Owns: FORMAT.md, "Index runs". Does not own: looking chunks up (index), the choice of what a run covers (store).
+Owns: FORMAT.md, "Index runs", but for when runs are merged (consolidation). Does not own: looking chunks up (index),
+the choice of what a new run covers (store).
 """
 
 import json
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -21,24 +23,35 @@ from offhost.repository.sealed import ObjectType, expand, seal, unseal
 
 RUN_LIMIT_BYTES = 512 << 20
 RUN_LIMIT_ENTRIES = 4_000_000
-
+RUN_ENTRIES = 1 << 18
+"""Entries that are put into one run: some 15 MiB, so that reading it takes little memory."""
 SHARD_BITS_LIMIT = 16
 
+_HEAD_LIMIT_BYTES = 64 << 20
 _LEFT_OUT = 0xFFFFFFFF
 _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """The ids that begin with these bits; of no bits, all."""
+
+    bits: int = 0
+    prefix: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """The entries of whole packs; an entry's `pack` is a position in `packs`."""
+    """The entries of whole packs, as far as their ids are the shard's; an entry's `pack` is a position in `packs`."""
 
     packs: tuple[str, ...]
     entries: Entries
-    shard_bits: int = 0
-    shard: int = 0
+    shard: Shard = Shard()
 
     def of_packs(self, packs: Sequence[str]) -> Entries:
         """The entries of some of its packs, renumbered in their order."""
+        if tuple(packs) == self.packs:
+            return self.entries
         numbers = {pack: number for number, pack in enumerate(packs)}
         places = np.array([numbers.get(pack, _LEFT_OUT) for pack in self.packs], np.uint32)
         entries: Entries = self.entries[places[self.entries["pack"]] != _LEFT_OUT]
@@ -50,70 +63,96 @@ class Coverage:
     """Which packs some runs cover whole: those that every shard names."""
 
     def __init__(self) -> None:
-        self._shards: dict[tuple[str, ...], set[tuple[int, int]]] = {}
+        self._shards: dict[tuple[str, ...], set[Shard]] = {}
 
-    def add(self, run: Run) -> None:
+    def add(self, packs: tuple[str, ...], shard: Shard) -> None:
         """One more run."""
-        self._shards.setdefault(run.packs, set()).add((run.shard_bits, run.shard))
+        self._shards.setdefault(packs, set()).add(shard)
+
+    def named(self) -> set[str]:
+        """All packs that some run tells of."""
+        return {pack for packs in self._shards for pack in packs}
 
     def whole(self) -> set[str]:
         """The packs that are covered in every shard."""
-        found = {pack for packs, shards in self._shards.items() if _complete(shards) for pack in packs}
-        of_pack: dict[str, set[tuple[int, int]]] = {}
+        found: set[str] = set()
+        of_pack: dict[str, set[Shard]] = {}
         for packs, shards in self._shards.items():
-            if not _complete(shards):
+            if complete(shards):
+                found.update(packs)
+            else:
                 for pack in packs:
                     of_pack.setdefault(pack, set()).update(shards)
-        return found | {pack for pack, shards in of_pack.items() if _complete(shards)}
+        return found | {pack for pack, shards in of_pack.items() if complete(shards)}
 
 
-def _complete(shards: set[tuple[int, int]]) -> bool:
-    """Whether shards, each its number of bits and their value, leave no id out."""
-    widest = [
-        (bits, shard)
-        for bits, shard in shards
-        if not any((less, shard >> bits - less) in shards for less in range(bits))
-    ]
-    return sum(1 << SHARD_BITS_LIMIT - bits for bits, _ in widest) == 1 << SHARD_BITS_LIMIT
+def complete(shards: set[Shard]) -> bool:
+    """Whether shards leave no id out."""
+
+    def within_another(shard: Shard) -> bool:
+        return any(Shard(bits, shard.prefix >> shard.bits - bits) in shards for bits in range(shard.bits))
+
+    apart = (shard.bits for shard in shards if not within_another(shard))
+    return sum(1 << SHARD_BITS_LIMIT - bits for bits in apart) == 1 << SHARD_BITS_LIMIT
 
 
-def put_run(backend: Backend, keyring: Keyring, run: Run) -> str:
+def put_run(backend: Backend, keyring: Keyring, run: Run, supersedes: Iterable[str] = ()) -> str:
     """Store a run, sorted by id; its name."""
     name = f"index/{secrets.token_hex(16)}"
-    head = json.dumps({"packs": list(run.packs), "supersedes": [], "shard": [0, 0]}).encode()
-    entries = sorted_by_id(run.entries)
-    plain = _LENGTH.pack(len(head)) + head + entries.tobytes()
+    old = sorted(each.rpartition("/")[2] for each in supersedes)
+    value = {"packs": list(run.packs), "supersedes": old, "shard": [run.shard.bits, run.shard.prefix]}
+    head = json.dumps(value).encode()
+    plain = _LENGTH.pack(len(head)) + head + sorted_by_id(run.entries).tobytes()
     backend.put(name, seal(keyring, ObjectType.INDEX, name, zstandard.ZstdCompressor().compress(plain)))
     return name
 
 
 def get_run(backend: Backend, keyring: Keyring, name: str) -> Run:
     """Read a run. Raises: ObjectNotFound; PackCorrupt; IndexInconsistent when it contradicts itself."""
-    sealed = backend.get(name, RUN_LIMIT_BYTES)
-    plain = expand(name, unseal(keyring, ObjectType.INDEX, name, sealed), RUN_LIMIT_BYTES)
+    plain = expand(name, _opened(backend, keyring, name), RUN_LIMIT_BYTES)
     try:
         (length,) = _LENGTH.unpack_from(plain)
-        head = json.loads(plain[_LENGTH.size : _LENGTH.size + length])
-        packs = tuple(str(pack) for pack in head["packs"])
-        bits, shard = map(int, head["shard"])
+        packs, shard = _head(json.loads(plain[_LENGTH.size : _LENGTH.size + length]))
         entries = np.frombuffer(plain, ENTRY, offset=_LENGTH.size + length)
-    except (struct.error, ValueError, KeyError, IndexError, TypeError) as error:
-        raise PackCorrupt(f"{name}: not an index run: {error}") from error
-    if not _plausible(packs, entries) or not _in_shard(entries, bits, shard):
+    except _MALFORMED as error:
+        raise PackCorrupt(f"{name}: not an index run: {error!r}") from error
+    if not _plausible(packs, entries, shard):
         raise IndexInconsistent(f"{name}: its entries leave the packs that it names, or its shard")
-    return Run(packs, entries, bits, shard)
+    return Run(packs, entries, shard)
 
 
-def _in_shard(entries: Entries, bits: int, shard: int) -> bool:
-    if not 0 <= bits <= SHARD_BITS_LIMIT or not 0 <= shard < 1 << bits:
-        return False
-    return bits == 0 or bool((key_column(entries) >> np.uint64(64 - bits) == shard).all())
+def get_head(backend: Backend, keyring: Keyring, name: str) -> tuple[tuple[str, ...], Shard]:
+    """What a run covers: its packs, and the shard of their ids. Raises: ObjectNotFound; PackCorrupt."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(_opened(backend, keyring, name)) as stream:
+            (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+            if length > _HEAD_LIMIT_BYTES:
+                raise ValueError(f"a head of {length} bytes")
+            return _head(json.loads(stream.read(length)))
+    except (*_MALFORMED, zstandard.ZstdError) as error:
+        raise PackCorrupt(f"{name}: not an index run: {error!r}") from error
 
 
-def _plausible(packs: Sequence[str], entries: Entries) -> bool:
+_MALFORMED = (struct.error, ValueError, KeyError, TypeError, RecursionError)
+
+
+def _opened(backend: Backend, keyring: Keyring, name: str) -> bytes:
+    return unseal(keyring, ObjectType.INDEX, name, backend.get(name, RUN_LIMIT_BYTES))
+
+
+def _head(value: Any) -> tuple[tuple[str, ...], Shard]:
+    bits, prefix = map(int, value["shard"])
+    if not 0 <= bits <= SHARD_BITS_LIMIT or not 0 <= prefix < 1 << bits:
+        raise ValueError(f"no shard: {bits}, {prefix}")
+    return tuple(str(pack) for pack in value["packs"]), Shard(bits, prefix)
+
+
+def _plausible(packs: Sequence[str], entries: Entries, shard: Shard) -> bool:
     ends = entries["offset"].astype(np.uint64) + entries["stored"]
     return bool(
-        (entries["pack"] < len(packs)).all()
+        len(entries) <= RUN_LIMIT_ENTRIES
+        and (entries["pack"] < len(packs)).all()
         and (ends <= PACK_LIMIT_BYTES).all()
         and (entries["plain"] <= CHUNK_LIMIT_BYTES).all()
+        and (not shard.bits or (key_column(entries) >> np.uint64(64 - shard.bits) == shard.prefix).all())
     )

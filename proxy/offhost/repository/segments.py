@@ -10,6 +10,7 @@ chunk exists which does not. The checks are keyed: another repository's file, or
 """
 
 import fcntl
+import logging
 import mmap
 import os
 import secrets
@@ -36,6 +37,8 @@ from offhost.repository.rows import (
     words_of_ids,
 )
 
+_log = logging.getLogger(__name__)
+
 _MAGIC = b"OFFSEG\x00\x02"
 _HEAD = struct.Struct("<8sQIII32s")
 _ROWS_AT = 64
@@ -45,6 +48,8 @@ _BUCKET_SHIFT = 5
 """A bucket holds 32 to 64 rows: two to four KiB, which take microseconds to check."""
 _RANGE_ROWS = 1 << 16
 """Rows that merging takes up at a time: some MiB of them."""
+_HELD_ROWS = 1 << 18
+"""Rows that are held in memory until there are enough of them for a file."""
 _GONE = 0xFFFFFFFF
 
 Rows = NDArray[np.intp]
@@ -244,6 +249,25 @@ class Merger:
 
     folder: Path | None
     key: bytes
+
+    def gather(self, parts: Iterable[Segment], exists: Callable[[str], bool]) -> list[Segment]:
+        """Any number of parts, as they come, in few segments; in memory when the local disk takes no more.
+
+        Raises: SegmentRotten.
+        """
+        done: list[Segment] = []
+        held: list[Segment] = []
+        room = self.folder is not None
+        for part in parts:
+            held.append(part)
+            if room and sum(map(len, held)) >= _HELD_ROWS:
+                try:
+                    held = [self.join(held, exists, passing=True)]
+                except OSError as error:
+                    room = False
+                    _log.warning("the index is held in memory: %s", error)
+                done, held = done + held, []
+        return done + held
 
     def join(
         self,

@@ -3,7 +3,7 @@
 Owns: the ranking of copies. Does not own: who says so (graves, marks), where the copies are (index).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -52,6 +52,15 @@ class Standing:
         return max(rank, Rank.DAMAGED) if slots and location.slot in slots else rank
 
 
+def with_copies(damaged: Mapping[str, Slots], copies: Iterable[Location]) -> Mapping[str, Slots]:
+    """What is damaged, and these copies too."""
+    found = dict(damaged)
+    for copy in copies:
+        known = found.get(copy.pack, frozenset())
+        found[copy.pack] = None if known is None else known | {copy.slot}
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
     """A segment, and what its rows count for at present."""
@@ -71,6 +80,11 @@ class Judged:
             for slot in standing.damaged[pack] or ()
         ]
         return cls(segment, ranks, np.array(marked, np.uint64))
+
+    @property
+    def mostly_gone(self) -> bool:
+        """Whether more than half of its packs are gone."""
+        return 2 * int((self.packs == Rank.GONE).sum()) > len(self.packs)
 
     def ranks(self, rows: Rows) -> NDArray[np.uint8]:
         """What some rows count for."""

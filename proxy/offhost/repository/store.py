@@ -3,15 +3,17 @@
 Owns: how they are joined, and that every new pack comes to be covered by an index run.
 """
 
+import json
 import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import blake3
 import numpy as np
 
 from offhost.backend.contract import Backend
-from offhost.errors import OffhostError
+from offhost.errors import ObjectNotFound, OffhostError
 from offhost.ids import ChunkId
 from offhost.repository.claims import ClaimTable
 from offhost.repository.graves import Graveyard
@@ -19,8 +21,8 @@ from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
 from offhost.repository.marks import Marks
 from offhost.repository.packer import Packer
-from offhost.repository.packs import ENTRY, Entries
-from offhost.repository.runs import RUN_LIMIT_ENTRIES, Run, put_run
+from offhost.repository.packs import ENTRY, Entries, pack_object
+from offhost.repository.runs import RUN_ENTRIES, Run, put_run
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ class ChunkStore:
     def __init__(
         self, backend: Backend, keyring: Keyring, *, graveyard: Graveyard, marks: Marks, cache: Path | None
     ) -> None:
-        self._backend, self._keyring, self._graveyard, self._marks = backend, keyring, graveyard, marks
+        self.backend, self.keyring, self.cache = backend, keyring, cache
+        self._graveyard, self._marks = graveyard, marks
         self.metadata_id_key = keyring.metadata_id_key()
         self.index = Index(backend, keyring, cache)
         self.claims = ClaimTable(self._exist)
@@ -52,16 +55,63 @@ class ChunkStore:
         Raises: IntegrityError for a writer who could not be told; a reader goes on with what can be read.
         """
         with self._refreshing:  # an older look must not be applied over a newer one
-            graves = self._graveyard.read() if for_writing else self._graveyard.read_tolerant()
-            damaged = self._marks.damaged(strict=for_writing)
-            self.index.refresh(graves.condemned, graves.swept, damaged)
+            self._look(for_writing)
+            vanished = self.vanished()
+            for pack in sorted(vanished):
+                _log.warning("%s has vanished; `offhost repo verify` tells what it harms", pack_object(pack))
+            if for_writing and self.mark_vanished(vanished):
+                self._look(for_writing)
+
+    def _look(self, for_writing: bool) -> None:
+        graves = self._graveyard.read() if for_writing else self._graveyard.read_tolerant()
+        self.index.refresh(graves.condemned, graves.swept, self._marks.damaged(strict=for_writing))
+
+    def vanished(self) -> set[str]:
+        """Packs that runs tell of, that are not there, that no collector took, and of which no mark says so yet."""
+        known = self.index.damaged
+        absent = {pack for pack in self.index.unaccounted if known.get(pack, "") is not None and self._is_absent(pack)}
+        return absent - self._graveyard.read_tolerant().swept if absent else absent
+
+    def _is_absent(self, pack: str) -> bool:
+        """Not there now either: one that was put after the packs were listed is."""
+        try:
+            self.backend.size(pack_object(pack))
+        except ObjectNotFound:
+            return True
+        return False
+
+    def mark_vanished(self, packs: set[str]) -> bool:
+        """Mark packs as damaged whole, so that whatever a process knows of them, it knows that they are gone.
+
+        Not when most have vanished: then it is likelier that they lie on something that is not mounted, and marks are
+        for ever. Returns whether they were marked. Raises: BackendError.
+        """
+        if not packs or len(packs) > len(self.index.packs):
+            return False
+        for pack in sorted(packs):
+            self._marks.damage(pack, None, "vanished")
+        return True
+
+    def mark_distrusted(self) -> None:
+        """Mark the copies that failed their checks in this process. Raises: BackendError."""
+        marked = self._marks.damaged()
+        for copy, what in self.index.distrusted.items():
+            known = marked.get(copy.pack, frozenset())
+            if known is not None and copy.slot not in known:
+                self._marks.damage(copy.pack, frozenset([copy.slot]), what)
+
+    def damage_known(self) -> str:
+        """What tells the damage that is known from other damage; empty when none is."""
+        known = {pack: None if slots is None else sorted(slots) for pack, slots in self.index.damaged.items()}
+        known |= dict.fromkeys(self.index.unaccounted)
+        return blake3.blake3(json.dumps(known, sort_keys=True).encode()).hexdigest(16) if known else ""
 
     def cover_new_packs(self) -> None:
         """Put index runs for the packs that are durable and in none yet."""
         packs = self.packer.take_unindexed()
         try:
             for run in _runs(packs):
-                put_run(self._backend, self._keyring, run)
+                put_run(self.backend, self.keyring, run)
         except BaseException:
             self.packer.give_back_unindexed(packs)
             raise
@@ -81,7 +131,7 @@ def _runs(packs: dict[str, Entries]) -> list[Run]:
     names: list[str] = []
     parts: list[Entries] = []
     for name, entries in packs.items():
-        if parts and sum(map(len, parts)) + len(entries) > RUN_LIMIT_ENTRIES:
+        if parts and sum(map(len, parts)) + len(entries) > RUN_ENTRIES:
             runs.append(Run(tuple(names), np.concatenate(parts)))
             names, parts = [], []
         part = np.array(entries, ENTRY)
