@@ -24,6 +24,7 @@ from offhost.repository.keys import Keyring
 
 PACK_LIMIT_BYTES = 64 << 20
 CHUNK_LIMIT_BYTES = 4 << 20
+SLOTS_LIMIT = 1_000_000
 HEADER_BYTES = 44
 TAG_BYTES = 16
 
@@ -230,6 +231,11 @@ def read_directory(backend: Backend, keyring: Keyring, name: str) -> Entries:
         raise PackCorrupt(f"{path}: a directory of {length} bytes cannot be in it")
     entries = read_header(backend, keyring, name).open_directory(path, backend.get_range(path, end - length, length))
     stored = int(entries["stored"].sum(dtype=np.uint64))
-    if HEADER_BYTES + stored != end - length or (entries["plain"] > CHUNK_LIMIT_BYTES).any():
+    if (
+        HEADER_BYTES + stored != end - length
+        or len(entries) > SLOTS_LIMIT
+        or (entries["stored"] < TAG_BYTES).any()
+        or (entries["plain"] > CHUNK_LIMIT_BYTES).any()
+    ):
         raise PackCorrupt(f"{path}: its directory contradicts its size")
     return entries
