@@ -4,7 +4,7 @@ Owns: list pages, the root digest, the choice between keyframe and patch. Does n
 where chunks lie (reading), the disk's content as ReadAt (disk).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import blake3
 
@@ -47,11 +47,12 @@ def leaves_of_page(page: bytes) -> list[ChunkId]:
     return list(dict.fromkeys(ChunkId(slot[32:64]) for slot in slots if slot != _HOLE))
 
 
-def root_digest(size_bytes: int, cutter: str, slots: Sequence[bytes], key: bytes) -> bytes:
+def root_digest(size_bytes: int, cutter: str, slots: Iterable[bytes], key: bytes) -> bytes:
     """What a manifest says of a whole disk; of each span only the digest, the first 32 bytes of its slot, counts."""
-    return blake3.blake3(
-        size_bytes.to_bytes(8, "little") + cutter.encode() + b"".join(slot[:32] for slot in slots), key=key
-    ).digest()
+    digest = blake3.blake3(size_bytes.to_bytes(8, "little") + cutter.encode(), key=key)
+    for slot in slots:
+        digest.update(slot[:32])
+    return digest.digest()
 
 
 class DiskMap:
@@ -60,8 +61,8 @@ class DiskMap:
     Raises, from every method that reads: IntegrityError.
     """
 
-    def __init__(self, ref: DiskMapRef, reader: PackReader, metadata_id_key: bytes) -> None:
-        self.ref = ref
+    def __init__(self, ref: DiskMapRef, reader: PackReader, metadata_id_key: bytes, *, sound_under: str = "") -> None:
+        self.ref, self.sound_under = ref, sound_under
         self._reader, self._key = reader, metadata_id_key
         count = span_count(ref.size_bytes)
         if ref.size_bytes > DISK_LIMIT_BYTES or len(ref.pages) != -(-count // PAGE_SPANS):
@@ -69,25 +70,34 @@ class DiskMap:
         pages = {page: bytes(plain) for page, plain in reader.read_many(list(dict.fromkeys(ref.pages)), Kind.PAGE)}
         if any(len(page) > PAGE_SPANS * _SLOT for page in pages.values()):  # a disk may name one a thousand times
             raise PackCorrupt("a list page is longer than its spans need")
-        table = b"".join(pages[page] for page in ref.pages)
-        self._slots = [table[at : at + _SLOT] for at in range(0, len(table), _SLOT)]
+        self._table = b"".join(pages[page] for page in ref.pages)
+        slots = map(self.slot, range(count))
         if (
-            len(table) != count * _SLOT
-            or root_digest(ref.size_bytes, ref.cutter, self._slots, metadata_id_key) != ref.root
+            len(self._table) != count * _SLOT
+            or root_digest(ref.size_bytes, ref.cutter, slots, metadata_id_key) != ref.root
         ):
             raise PackCorrupt("a disk's list pages do not match its root digest")
         self._resolved: dict[int, tuple[SpanMap, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._table) // _SLOT
 
     def slot(self, span: int) -> bytes:
         """A span's digest, leaf id and data bytes; all zeros for a hole."""
-        return self._slots[span]
+        return self._table[span * _SLOT : (span + 1) * _SLOT]
 
     def leaf(self, span: int) -> ChunkId | None:
         """The chunk that holds a span's leaf, None for a hole."""
-        return None if self._slots[span] == _HOLE else ChunkId(self._slots[span][32:64])
+        slot = self.slot(span)
+        return None if slot == _HOLE else ChunkId(slot[32:64])
+
+    def lineage(self, span: int) -> list[ChunkId]:
+        """The chunks of a span's leaf and of those that it is a patch of."""
+        return [leaf for leaf, _ in self._lineage(span)]
+
+    def read_metadata(self, chunk: ChunkId, kind: Kind) -> bytes:
+        """A leaf or list page as it is stored."""
+        return self._reader.read_one(chunk, kind)
 
     def span(self, span: int) -> SpanMap:
         """A span's chunks, checked against its digest."""
@@ -113,7 +123,7 @@ class DiskMap:
                 entries = decoded
         for patch in reversed(patches):
             entries = apply(entries, patch.splices)
-        if self.leaf(span) is not None and span_digest(entries, self._key) != self._slots[span][:32]:
+        if self.leaf(span) is not None and span_digest(entries, self._key) != self.slot(span)[:32]:
             raise PackCorrupt(f"span {span}: its leaf does not match its digest")
         return entries, len(patches)
 
@@ -134,6 +144,7 @@ class DiskMapWriter:
     """A new map, span by span. Thread-safe while no two threads are at one span.
 
     Spans that are not set are holes; `keep` shares the base's. `store` takes a metadata chunk and returns its id.
+    `sound` says of a span of the base whether its leaf, and all it is a patch of, can be relied on.
     """
 
     def __init__(
@@ -144,11 +155,12 @@ class DiskMapWriter:
         *,
         store: Callable[[Kind, bytes], ChunkId],
         metadata_id_key: bytes,
+        sound: Callable[[DiskMap, int], bool] = lambda *_: True,
     ) -> None:
         if not 0 <= size_bytes <= DISK_LIMIT_BYTES:
             raise ValueError(f"a disk of {size_bytes} bytes is beyond the format's {DISK_LIMIT_BYTES}")
         self.size_bytes, self.cutter = size_bytes, cutter
-        self._base, self._store, self._key = base, store, metadata_id_key
+        self._base, self._store, self._key, self._sound = base, store, metadata_id_key, sound
         self._slots = [_HOLE] * span_count(size_bytes)
 
     def __len__(self) -> int:
@@ -166,7 +178,7 @@ class DiskMapWriter:
             self._slots[span] = _HOLE
             return
         digest = span_digest(entries, self._key)
-        base = self._base if self._base and span < len(self._base) else None
+        base = self._base if self._base and span < len(self._base) and self._sound(self._base, span) else None
         if base and base.slot(span)[:32] == digest:
             self._slots[span] = base.slot(span)
         else:
