@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup simulator demo test test-fast faults check bench bench-metadata format lock clean
+.PHONY: help setup simulator demo test test-fast faults check bench bench-metadata bench-points format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: setup ## speed, size and memory beside borg; CORPUS=folder of A.raw B.raw
 
 bench-metadata: setup ## what an incremental of a large disk costs in metadata; DAYS=n
 	@PYTHONPATH=tests $(BIN)/python -m bench.metadata $(if $(DAYS),--days $(DAYS))
+
+bench-points: setup ## whether the last of 1000 restore points opens as fast as the first
+	@PYTHONPATH=tests $(BIN)/python -m bench.many_points
 
 format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

@@ -7,6 +7,7 @@ Does not own: the manifest's form (manifest), writing a point (session), reading
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 
 import blake3
 
@@ -21,6 +22,9 @@ from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, get_json,
 
 _log = logging.getLogger(__name__)
 
+Order = tuple[int, datetime, str]
+"""Sequence, time and id; see `Manifest.order`."""
+
 
 class Points:
     """The points of a repository, read afresh at each call."""
@@ -28,6 +32,7 @@ class Points:
     def __init__(self, backend: Backend, keyring: Keyring, graveyard: Graveyard, marks: Marks) -> None:
         self._backend, self._keyring = backend, keyring
         self._graveyard, self._marks = graveyard, marks
+        self._orders: dict[str, Order | None] = {}
 
     def all(self) -> list[Manifest]:
         """Every point that counts and opens, oldest first within a VM; `read` tells what does not open."""
@@ -36,6 +41,32 @@ class Points:
     def of(self, vm: VmId) -> list[Manifest]:
         """The points of one VM that open, oldest first."""
         return self._readable(f"points/{self._keyring.vm_folder(vm)}/")
+
+    def latest(self, vm: VmId) -> Manifest | None:
+        """The last point of a VM that opens, read afresh; None when there is none.
+
+        That another one is older is remembered by this process: points do not change.
+        """
+        dead, orders = self.gone(), dict[str, Order]()
+        for item in self._backend.list(f"points/{self._keyring.vm_folder(vm)}/"):
+            if item.name.rpartition("/")[2] not in dead and (order := self._order(item.name)):
+                orders[item.name] = order
+        for name in sorted(orders, key=orders.__getitem__, reverse=True):
+            with suppress(IntegrityError):  # damaged since it was looked at
+                if point := self._read(name):
+                    return point
+        return None
+
+    def _order(self, name: str) -> Order | None:
+        """Where a point stands among those of its VM; None for what does not count or, by now, does not open."""
+        if name not in self._orders:
+            try:
+                point = self._read(name)
+            except IntegrityError as error:
+                _log.warning("%s", error)
+                return None
+            self._orders[name] = point.order if point else None
+        return self._orders[name]
 
     def _readable(self, prefix: str) -> list[Manifest]:
         points, damaged = self.read(prefix)

@@ -135,7 +135,7 @@ class Repository(UnlockedRepository):
             session.open()
             self.refresh(for_writing=True)
             session.sound_under = self.store.damage_known()
-            latest = max(self.points.of(vm), key=lambda point: point.order, default=None)
+            latest = self.points.latest(vm)
             yield session, self.restore_point(latest) if latest else None
 
     def restore_point(self, manifest: Manifest) -> RestorePoint:
