@@ -16,6 +16,7 @@ from offhost.errors import IntegrityError, SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey
 from offhost.repository.diskmap import DiskMap, DiskMapWriter
+from offhost.repository.healing import wounds
 from offhost.repository.manifest import DiskMapRef
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
@@ -39,8 +40,9 @@ class CopyTotals:
 class DiskCopy:
     """One disk on its way into a session. `run` may be repeated: what is there already is not stored again.
 
-    `areas` None means a full read: every span that is not known to be all zeros. Otherwise only what they cover is
-    read, and `base` is the map of the disk as it was before they changed. In a full read a base only lends its leaves.
+    `areas` None means a full read: every span that is not known to be all zeros. Otherwise what they cover is read,
+    and what heals known damage, and `base` is the map of the disk as it was before they changed. In a full read a base
+    only lends its leaves.
     """
 
     source: ReadAt
@@ -52,6 +54,8 @@ class DiskCopy:
     progress: Callable[[int, int], object] = lambda *_: None
     """Told bytes done and in all, from any thread."""
     totals: CopyTotals = CopyTotals()
+    wounds: ExtentMap | None = None
+    """What is read beside the areas because the repository has no good copy of it; None until `run` has looked."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _writer: DiskMapWriter = field(init=False)
 
@@ -64,7 +68,7 @@ class DiskCopy:
     def run(self, stop: threading.Event) -> None:
         """Copy. Raises: ReadFailed and what the source raises; NoSpace, IntegrityError; Stopped."""
         size = self.source.size_bytes
-        wanted = (self.source.allocated() if self.areas is None else self.areas).clip(0, size)
+        wanted = self._wanted(stop).clip(0, size)
         spans = touched_spans(wanted)
         if self.areas is not None:
             for span in set(range(len(self._writer))).difference(spans):
@@ -81,6 +85,13 @@ class DiskCopy:
                 self.progress(done, total)
 
         self.workers.each(spans, one, stop)
+
+    def _wanted(self, stop: threading.Event) -> ExtentMap:
+        if self.areas is None or self.base is None:
+            return self.source.allocated()
+        if self.wounds is None:
+            self.wounds = wounds(self.base, self.session, stop)
+        return self.areas.union(self.wounds)
 
     def _store(self, span: int, wanted: ExtentMap) -> tuple[StoredSpan, int]:
         """Store one span; what of it was read."""

@@ -19,7 +19,7 @@ from offhost.repository.rows import key_column, word_column
 from offhost.repository.runs import Run, get_run
 
 _PREFIX_BITS = 8
-"""A shard of more bits than these is compared by them: an entry too many or too few shows all the same."""
+"""Runs of finer shards, which nobody writes, are not compared."""
 _NAMED = 4
 
 Words = NDArray[np.uint64]
@@ -68,12 +68,11 @@ class Agreement:
 
     def _lied_of(self, run: Run) -> list[str]:
         """The packs of which a run says something else than their directories, among those that were read."""
-        prints = self._prints(run.entries, len(run.packs))
-        if run.shard_bits <= _PREFIX_BITS:
-            spread = 1 << _PREFIX_BITS - run.shard_bits
-            own = slice(run.shard * spread, (run.shard + 1) * spread)
-        else:
+        if run.shard.bits > _PREFIX_BITS:
             return []
+        prints = self._prints(run.entries, len(run.packs))
+        spread = 1 << _PREFIX_BITS - run.shard.bits
+        own = slice(run.shard.prefix * spread, (run.shard.prefix + 1) * spread)
         known = ((number, pack, self._directories.get(pack)) for number, pack in enumerate(run.packs))
         return [
             pack

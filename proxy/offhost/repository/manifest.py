@@ -76,6 +76,8 @@ class Manifest:
     vm_config: dict[str, Any] | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
+    sound_under: str = ""
+    """What tells the damage known when this point was made, empty for none: it relies on no copy named there."""
 
     @property
     def order(self) -> tuple[int, datetime, str]:
@@ -107,7 +109,7 @@ def to_json(point: Manifest) -> dict[str, Any]:
         "vm_config": point.vm_config,
         "origin": point.origin,
         "totals": point.totals,
-    }
+    } | ({"sound_under": point.sound_under} if point.sound_under else {})
 
 
 def _disk_to_json(disk: PointDisk) -> dict[str, Any]:
@@ -147,6 +149,7 @@ def from_json(name: str, value: dict[str, Any]) -> Manifest:
             vm_config=None if value["vm_config"] is None else dict(value["vm_config"]),
             origin=dict(value["origin"]),
             totals={_text(what): _whole(count) for what, count in value["totals"].items()},
+            sound_under=_text(value.get("sound_under", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackCorrupt(f"{name}: not a restore point: {error!r:.200}") from error

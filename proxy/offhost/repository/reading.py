@@ -88,6 +88,7 @@ class PackReader:
             try:
                 plain = cipher.open_chunk(chunk, at, sealed, id_key)
             except IntegrityError as error:
+                self._index.distrust(at, str(error))
                 plain = self._another(chunk, at, id_key, error)
             yield chunk, plain
 
@@ -104,6 +105,8 @@ class PackReader:
                         return self._cipher(at.pack).open_chunk(chunk, at, sealed, id_key)
                     except (IntegrityError, BackendError) as another:
                         _log.warning("%s", another)
+                        if isinstance(another, IntegrityError):
+                            self._index.distrust(at, str(another))
             self._index.look_again()
         if isinstance(error, ObjectNotFound):
             raise PackCorrupt(f"{error}; it has vanished since it was listed") from error

@@ -82,7 +82,7 @@ class RestorePoint:
 
     def map(self, disk: PointDisk) -> DiskMap:
         """A disk's map. Raises: IntegrityError."""
-        return DiskMap(disk.map, self.reader, self.metadata_id_key)
+        return DiskMap(disk.map, self.reader, self.metadata_id_key, sound_under=self.manifest.sound_under)
 
     def choose(self, key: str | None) -> PointDisk:
         """The disk of that key, or the only one. Raises: NotFound, naming the disks there are."""

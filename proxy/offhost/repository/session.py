@@ -14,7 +14,7 @@ from offhost.backend.contract import Backend
 from offhost.chunking.compress import Codec
 from offhost.chunking.spans import CompressedChunk
 from offhost.clock import Clock
-from offhost.errors import OffhostError, SessionFenced, Stopped
+from offhost.errors import IntegrityError, OffhostError, SessionFenced, Stopped
 from offhost.ids import ChunkId, VmId
 from offhost.repository.claims import Claim
 from offhost.repository.diskmap import DiskMap, DiskMapWriter
@@ -52,6 +52,10 @@ class WriteSession:
         self._relied: dict[Claim, set[ChunkId]] = {}
         self._distrusted: frozenset[Claim] = frozenset()
         self._lost: set[ChunkId] = set()
+        self.sound_under = ""
+        """What tells the damage that was known when this session looked; empty when there was none."""
+        self.replaced = 0
+        """Chunks stored anew because all their copies are damaged."""
 
     def open(self) -> None:
         """Reserve the point's name, durably, and begin to beat. To be followed by a look at what is condemned."""
@@ -73,6 +77,8 @@ class WriteSession:
         wanted, claim, relied = self._store.claims.claim(ids, self._distrusted | distrusted)
         if wanted:
             self._promised.update((ids[at], claim) for at in wanted)
+            if self._doubts():
+                self.replaced += sum(self._store.index.only_damaged([ids[at] for at in wanted]))
             self._own = {own for own in self._own if not own.kept} if len(self._own) > _CLAIMS_LIMIT else self._own
             self._own.add(claim)
         return wanted, {chunk: other for chunk, other in relied.items() if other not in self._own}
@@ -108,9 +114,30 @@ class WriteSession:
 
     def map_writer(self, size_bytes: int, cutter: str, base: DiskMap | None) -> DiskMapWriter:
         """A new disk map whose leaves go into this session."""
+        key = self._store.metadata_id_key
         return DiskMapWriter(
-            size_bytes, cutter, base, store=self.put_metadata, metadata_id_key=self._store.metadata_id_key
+            size_bytes, cutter, base, store=self.put_metadata, metadata_id_key=key, sound=self.is_sound
         )
+
+    def _doubts(self) -> bool:
+        return bool(self.sound_under or self._store.index.distrusted)
+
+    def is_whole(self, base: DiskMap) -> bool:
+        """Whether all that a map refers to is known to have been sound when it was made, and no damage came since."""
+        return base.sound_under == self._store.damage_known()
+
+    def is_sound(self, base: DiskMap, span: int) -> bool:
+        """Whether a span's leaf and all it is a patch of have good copies; granted where no damage is known."""
+        if not self._doubts():
+            return True
+        try:
+            return all(self.readable(base.lineage(span)))
+        except IntegrityError:
+            return False
+
+    def readable(self, chunks: Sequence[ChunkId]) -> list[bool]:
+        """Which chunks have a copy that is there and not known to be damaged."""
+        return self._store.index.readable(chunks)
 
     def settle(self, stop: threading.Event) -> frozenset[ChunkId]:
         """Wait until what this session put is durable; the chunks that others promised and did not deliver.
@@ -153,7 +180,9 @@ class WriteSession:
                 "chunks that another session promised are missing: it failed", hint="run the backup again"
             )
         self._store.cover_new_packs()
-        committed = replace(point, id=self.id, totals=point.totals | {"stored_bytes": self.stored_bytes})
+        self._store.mark_distrusted()
+        totals = point.totals | {"stored_bytes": self.stored_bytes}
+        committed = replace(point, id=self.id, totals=totals, sound_under=self.sound_under)
         name = self._presence.point
         data = seal_json(self._keyring, ObjectType.POINT, name, to_json(committed))
         put_retrying(self._backend, name, data)
