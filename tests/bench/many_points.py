@@ -78,15 +78,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-points-") as folder:
         root, cache = Path(folder) / "repository", Path(folder) / "cache"
         build(root, count)
-        taken = {}
-        for sequence in (1, 2, 17, count // 2, count):
-            both = [seconds_to_first_byte(root, sequence, cache) for _ in range(ROUNDS)]
-            taken[sequence] = median(each[0] for each in both)
-            after = median(each[1] for each in both)
-            print(
-                f"point {sequence} of {count}: {taken[sequence]:.3f} s to its first block, {after:.4f} s of it reading"
-            )
-        print(f"last to first: {taken[count] / taken[1]:.2f}")
+        looked_at = (1, 2, 17, count // 2, count)
+        # in turns, so that what else runs on the machine slows all of them
+        rounds = [[seconds_to_first_byte(root, each, cache) for each in looked_at] for _ in range(ROUNDS)]
+        for each, taken in zip(looked_at, zip(*rounds, strict=True), strict=True):
+            whole, reading = (median(times) for times in zip(*taken, strict=True))
+            print(f"point {each} of {count}: {whole:.3f} s to its first block, {reading:.4f} s of it reading")
+        print(f"last to first: {median(taken[-1][0] / taken[0][0] for taken in rounds):.2f}")
         sessions = median(seconds_to_open_a_session(root, cache) for _ in range(ROUNDS))
         print(f"opening a session: {sessions:.3f} s")
 
