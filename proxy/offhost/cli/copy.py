@@ -11,12 +11,13 @@ import click
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say, say_json, size
 from offhost.cli.progress import shown
-from offhost.cli.repository import interruptible, opened
+from offhost.cli.repository import described, interruptible, opened
 from offhost.cli.unlocking import UnlockOptions, unlock_options
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
     from offhost.backup.report import PointCopy
+    from offhost.repository.packer import WriteCheck
 
 EXIT_FAILED = 1
 
@@ -37,11 +38,11 @@ EXIT_FAILED = 1
 @click.option(
     "--write-check",
     type=click.Choice(["full", "sample", "off"]),
-    default="full",
-    show_default=True,
-    help="How many chunks are opened again and compared before their pack is stored.",
+    help="How many chunks are opened again and compared before their pack is stored: as proxy.yaml says, else full.",
 )
-@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@click.option(
+    "--compression", type=click.Choice(["lz4", "zstd", "none"]), help="As proxy.yaml says of the destination, else lz4."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be copied.")
 @json_option
 @click.pass_obj
@@ -54,8 +55,8 @@ def copy(
     points: tuple[str, ...],
     from_unlock: UnlockOptions,
     to_unlock: UnlockOptions,
-    write_check: Literal["full", "sample", "off"],
-    compression: Literal["lz4", "zstd", "none"],
+    write_check: WriteCheck | None,
+    compression: Literal["lz4", "zstd", "none"] | None,
     dry_run: bool,
 ) -> int:
     """Copy restore points from one repository to another, whose keys may differ.
@@ -71,11 +72,15 @@ def copy(
 
     if vms and points:
         raise UsageError("--vm and --point do not go together", hint="name VMs, or points of any VM")
+    to = invocation.for_role("TO", destination, to_unlock)
+    settings = described(to)
+    compression = compression or (settings.compression if settings else "lz4")
+    write_check = write_check or (settings.write_check if settings else "full")
     codec = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD, "none": Codec.RAW}[compression]
     with (
         interruptible() as stop,
         opened(invocation.for_role("FROM", source, from_unlock)) as here,
-        opened(invocation.for_role("TO", destination, to_unlock)) as there,
+        opened(to) as there,
         SpanWorkers() as workers,
         shown(quiet=invocation.json or dry_run) as progress,
     ):

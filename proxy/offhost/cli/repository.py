@@ -65,6 +65,12 @@ def place(invocation: Invocation) -> Path:
     return described if isinstance(described, Path) else described.path
 
 
+def described(invocation: Invocation) -> Described | None:
+    """What proxy.yaml says of the repository; None for one that is named by its directory. Raises: UsageError."""
+    found = _described(invocation)
+    return None if isinstance(found, Path) else found
+
+
 def _described(invocation: Invocation) -> Path | Described:
     """A directory, or what proxy.yaml says under a name."""
     if not invocation.repo:
