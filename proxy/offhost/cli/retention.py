@@ -130,7 +130,8 @@ def apply(invocation: Invocation, /, *, dry_run: bool, **asked: Any) -> int:
     _print(invocation, expired)
     count = sum(len(one.judged) for one in expired)
     vms = len({each.vm_id for one in expired for each in one.judged})
-    note(f"{'Would forget' if dry_run else 'Forgot'} {count} restore points of {vms} VMs, {kept} are kept.")
+    done = "Would forget" if dry_run else "Forgot"
+    note(f"{done} {_counted(count, 'restore point')} of {_counted(vms, 'VM')}, {kept} are kept.")
     if count and not dry_run:
         note("Their space comes back with `offhost repo gc`.")
     return _warn(warnings)
@@ -261,6 +262,10 @@ def _row(each: Judgement) -> tuple[str, ...]:
     time = f"{each.time:%Y-%m-%d %H:%M:%S}" if each.time else "?"
     name = each.id[:12] if each.time else each.id
     return (name, each.vm_name, time, "KEEP" if each.keep else "EXPIRE", "; ".join(each.reasons))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _warn(warnings: Sequence[str]) -> int:

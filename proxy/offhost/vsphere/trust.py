@@ -70,7 +70,7 @@ class Trust:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._context = ssl.create_default_context(cafile=str(endpoint.ca_file) if endpoint.ca_file else None)
+        self._context = _context(endpoint.ca_file)
         if endpoint.thumbprint is not None:
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE  # the pin is the check, in _VerifiedConnection.connect
@@ -78,6 +78,16 @@ class Trust:
     def connection(self, *_ignored: object, **_also_ignored: object) -> HTTPSConnection:
         """A new connection to the endpoint, not yet connected. pyVmomi's stub calls this with arguments of its own."""
         return _VerifiedConnection(self._endpoint, self._context)
+
+
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConnectFailed(
+            f"{ca_file}: the certificates cannot be read: {error.strerror or error}",
+            hint="ca_file names a PEM file that the proxy's user can read",
+        ) from error
 
 
 class _VerifiedConnection(HTTPSConnection):
