@@ -19,7 +19,7 @@ from offhost.errors import IndexInconsistent, PackCorrupt
 from offhost.repository.keys import Keyring
 from offhost.repository.packs import CHUNK_LIMIT_BYTES, ENTRY, PACK_LIMIT_BYTES, Entries
 from offhost.repository.rows import key_column, sorted_by_id
-from offhost.repository.sealed import ObjectType, expand, seal, unseal
+from offhost.repository.sealed import ObjectType, expand, json_object, seal, unseal
 
 RUN_LIMIT_BYTES = 512 << 20
 RUN_LIMIT_ENTRIES = 4_000_000
@@ -112,7 +112,7 @@ def get_run(backend: Backend, keyring: Keyring, name: str) -> Run:
     plain = expand(name, _opened(backend, keyring, name), RUN_LIMIT_BYTES)
     try:
         (length,) = _LENGTH.unpack_from(plain)
-        packs, shard = _head(json.loads(plain[_LENGTH.size : _LENGTH.size + length]))
+        packs, shard = _head(json_object(name, plain[_LENGTH.size : _LENGTH.size + length]))
         entries = np.frombuffer(plain, ENTRY, offset=_LENGTH.size + length)
     except _MALFORMED as error:
         raise PackCorrupt(f"{name}: not an index run: {error!r}") from error
@@ -128,20 +128,22 @@ def get_head(backend: Backend, keyring: Keyring, name: str) -> tuple[tuple[str, 
             (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
             if length > _HEAD_LIMIT_BYTES:
                 raise ValueError(f"a head of {length} bytes")
-            return _head(json.loads(stream.read(length)))
+            return _head(json_object(name, stream.read(length)))
     except (*_MALFORMED, zstandard.ZstdError) as error:
         raise PackCorrupt(f"{name}: not an index run: {error!r}") from error
 
 
-_MALFORMED = (struct.error, ValueError, KeyError, TypeError, RecursionError)
+_MALFORMED = (struct.error, ValueError, KeyError, TypeError)
 
 
 def _opened(backend: Backend, keyring: Keyring, name: str) -> bytes:
     return unseal(keyring, ObjectType.INDEX, name, backend.get(name, RUN_LIMIT_BYTES))
 
 
-def _head(value: Any) -> tuple[tuple[str, ...], Shard]:
-    bits, prefix = map(int, value["shard"])
+def _head(value: dict[str, Any]) -> tuple[tuple[str, ...], Shard]:
+    bits, prefix = value["shard"]
+    if not isinstance(bits, int) or not isinstance(prefix, int):
+        raise TypeError("a shard of something else than numbers")
     if not 0 <= bits <= SHARD_BITS_LIMIT or not 0 <= prefix < 1 << bits:
         raise ValueError(f"no shard: {bits}, {prefix}")
     return tuple(str(pack) for pack in value["packs"]), Shard(bits, prefix)

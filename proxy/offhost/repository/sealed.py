@@ -93,7 +93,11 @@ def seal_json(keyring: Keyring, kind: ObjectType, name: str, value: dict[str, An
 
 def unseal_json(keyring: Keyring, kind: ObjectType, name: str, data: bytes) -> dict[str, Any]:
     """The JSON object that `seal_json` sealed. Raises: PackCorrupt."""
-    plain = expand(name, unseal(keyring, kind, name, data), PAYLOAD_LIMIT_BYTES)
+    return json_object(name, expand(name, unseal(keyring, kind, name, data), PAYLOAD_LIMIT_BYTES))
+
+
+def json_object(name: str, plain: bytes) -> dict[str, Any]:
+    """The JSON object of these bytes, in bounded memory. Raises: PackCorrupt."""
     if sum(map(plain.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
         raise PackCorrupt(f"{name}: more than {VALUES_LIMIT} values")
     try:
