@@ -4,7 +4,8 @@ Owns: the order of the steps, which at any moment leaves a way in that is durabl
 (wrappers), which of them open it (opening), who confirms a removal (cli).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -12,7 +13,16 @@ from typing import Literal, TypeAlias
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock, rfc3339
-from offhost.errors import Conflict, IntegrityError, NotFound, ObjectExists, ObjectNotFound, PackCorrupt, WrongKey
+from offhost.errors import (
+    BackendError,
+    Conflict,
+    IntegrityError,
+    NotFound,
+    ObjectExists,
+    ObjectNotFound,
+    PackCorrupt,
+    WrongKey,
+)
 from offhost.repository.configuration import config_in_force
 from offhost.repository.credentials import Secret, Unencrypted, Unlock
 from offhost.repository.keys import EPOCHS_LIMIT, Keyring
@@ -83,6 +93,8 @@ class Access:
             return WayIn(wrapper_id, "unreadable", "", None, None, "unknown", in_use=False)
         in_use = wrapper_id == self._opened.wrapper
         standing = "good" if in_use else self._standing(wrapper)
+        if standing == "unknown":  # then nothing that it says is to be believed
+            return WayIn(wrapper_id, wrapper.kind, "", None, None, standing, in_use)
         return WayIn(wrapper_id, wrapper.kind, wrapper.label, wrapper.created, wrapper.epoch, standing, in_use)
 
     def _standing(self, wrapper: Wrapper) -> Standing:
@@ -100,8 +112,8 @@ class Access:
         """The wrapper of that id, or of the only id that begins so. Raises: NotFound."""
         found = [way for way in self.ways() if text and way.id.startswith(text)]
         if len(found) != 1:
-            what = "no key wrapper" if not found else f"{len(found)} key wrappers"
-            raise NotFound(f"{what} of {self._backend.location} begin with `{text}`", hint="see `offhost keys list`")
+            what = "no key wrapper begins" if not found else f"{len(found)} key wrappers begin"
+            raise NotFound(f"{self._backend.location}: {what} with `{text}`", hint="see `offhost keys list`")
         return found[0]
 
     def add(self, secret: Unlock, *, label: str = "", cost: Argon2Cost | None = None) -> WayIn:
@@ -113,31 +125,39 @@ class Access:
             )
         if isinstance(secret, Unencrypted):
             raise Conflict(f"{self._backend.location}: is encrypted, and its keys are never put in the open")
-        wrapper_id = self._put(self._opened.keyring, secret, label, cost or Argon2Cost())
-        if config_in_force(self._backend).epoch != self._opened.keyring.epoch:
-            self._backend.delete(f"keys/{wrapper_id}")
-            raise Conflict("a new key epoch began at the same moment", hint="run it again")
-        return self.find(wrapper_id)
+        with self._taken_back_on_failure() as made:
+            way = self._put(self._opened.keyring, secret, label, cost=cost, made=made)
+            if config_in_force(self._backend).epoch != self._opened.keyring.epoch:
+                raise Conflict("a new key epoch began at the same moment", hint="run it again")
+        return way
 
-    def _put(self, keyring: Keyring, secret: Secret, label: str, cost: Argon2Cost) -> str:
+    @contextmanager
+    def _taken_back_on_failure(self) -> Iterator[list[str]]:
+        """The ids of wrappers being made: none may stay, and count as a way in, whose secret nobody was given."""
+        made: list[str] = []
+        try:
+            yield made
+        except BaseException:
+            with suppress(BackendError):
+                self._delete(made)
+            raise
+
+    def _put(self, keyring: Keyring, secret: Secret, label: str, *, cost: Argon2Cost | None, made: list[str]) -> WayIn:
         """Put a wrapper, after opening it once: a fault of this machine must not make a key that opens nothing."""
         if len(label) > LABEL_LIMIT:
             raise Conflict(f"a label of {len(label)} characters", hint=f"at most {LABEL_LIMIT}")
-        wrapper_id, data = wrap(
-            keyring, secret, label=label, created=rfc3339(self._clock.now()), salt=self._salt(), cost=cost
-        )
+        salt, created = passphrase_salt(self._backend), rfc3339(self._clock.now())
+        wrapper_id, data = wrap(keyring, secret, label=label, created=created, salt=salt, cost=cost or Argon2Cost())
         wrapper = parsed(wrapper_id, data)
-        if (
-            len(data) > WRAPPER_LIMIT_BYTES
-            or not wrapper.stretch
-            or wrapper.open(wrapper.stretch.key(secret)) != keyring
-        ):
+        if not wrapper.stretch or wrapper.open(wrapper.stretch.key(secret)) != keyring:
             raise PackCorrupt("a key wrapper does not open right after it was made: is this machine's memory sound?")
-        self._backend.put(f"keys/{wrapper_id}", data)
-        return wrapper_id
-
-    def _salt(self) -> bytes:
-        return passphrase_salt(self._backend)
+        made.append(wrapper_id)
+        try:
+            self._backend.put(f"keys/{wrapper_id}", data)
+        except ObjectExists:
+            if self._backend.get(f"keys/{wrapper_id}", WRAPPER_LIMIT_BYTES) != data:  # else a put's reply was lost
+                raise
+        return WayIn(wrapper_id, secret.kind, label, created, keyring.epoch, "good", in_use=False)
 
     def remove(self, way: WayIn) -> None:
         """Take a way in away; never the last. What it opened stays known to who has opened it: see `rotate`.
@@ -156,7 +176,7 @@ class Access:
         if not self._others_remain(way):
             raise Conflict(
                 f"key wrapper {way.id[:8]} is the last one that opens {self._backend.location}",
-                hint="add another first: `offhost keys add`",
+                hint="add another first: `offhost keys add`" if self.encrypted else "without it nothing can be read",
             )
 
     def _others_remain(self, way: WayIn) -> bool:
@@ -194,13 +214,9 @@ class Access:
         which the repository opens as before, or with the kept secrets anew.
         """
         newer = self._opened.keyring.with_new_epoch()
-        made: list[str] = []
-        try:
+        with self._taken_back_on_failure() as made:
             for secret, replaced in rotation.kept:
-                made.append(self._put(newer, secret, replaced[-1].label, cost or Argon2Cost()))
-        except BaseException:
-            self._delete(made)
-            raise
+                self._put(newer, secret, replaced[-1].label, cost=cost, made=made)
         self._put_in_force(newer, made)
         self._opened = open_keyring(self._backend, self._unlock)
         gone = {way.id for _, replaced in rotation.kept for way in replaced} | {way.id for way in rotation.dropped}

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from offhost.backend.contract import Backend
-from offhost.errors import BackendError, IntegrityError, NoRepository, OffhostError, PackCorrupt, WrongKey
+from offhost.errors import (
+    BackendError,
+    IntegrityError,
+    NoRepository,
+    ObjectNotFound,
+    OffhostError,
+    PackCorrupt,
+    WrongKey,
+)
 from offhost.repository.configuration import FIRST_CONFIG, RepositoryConfig, SealedConfig, config_in_force
 from offhost.repository.credentials import Passphrase, Unencrypted, Unlock
 from offhost.repository.keys import Keyring, derived
@@ -49,15 +57,20 @@ class Opened:
 def open_keyring(backend: Backend, unlock: Unlock) -> Opened:
     """Open a repository's keyring, with the configuration in force.
 
-    Raises: NoRepository; WrongKey, also where encryption is not as the way to open it says; FormatTooNew; PackCorrupt.
+    Raises: NoRepository; WrongKey, also where encryption is not as the way to open it says; FormatTooNew; PackCorrupt;
+    BackendError when a wrapper that might have opened it could not be read.
     """
-    sealed = config_in_force(backend)
+    while True:
+        sealed = config_in_force(backend)
+        try:
+            return _open_under(sealed, backend, unlock)
+        except (NoRepository, WrongKey, IntegrityError):
+            if config_in_force(backend).name == sealed.name:  # else a new key epoch began at this moment
+                raise
+
+
+def _open_under(sealed: SealedConfig, backend: Backend, unlock: Unlock) -> Opened:
     survey = _survey(backend, unlock)
-    if not survey.kinds:
-        raise NoRepository(
-            f"{backend.location}: its key wrappers are gone, and without one nothing in it can be read",
-            hint="bring keys/ back from a copy of the repository",
-        )
     misfit: OffhostError | None = None
     for wrapper, keyring in _opened(backend, unlock, survey):
         try:
@@ -68,7 +81,11 @@ def open_keyring(backend: Backend, unlock: Unlock) -> Opened:
         if config.encrypted and survey.kinds[Unencrypted.kind]:
             _log.warning("%s: a key wrapper that needs no secret was put into it; it is not used", backend.location)
         return Opened(wrapper.id, keyring, config)
-    raise misfit or _refusal(backend, unlock, survey)
+    if survey.unavailable:
+        raise survey.unavailable
+    if misfit and not (isinstance(unlock, Unencrypted) and any(survey.kinds[kind] for kind in _NAMES)):
+        raise misfit
+    raise _refusal(backend, unlock, survey) from misfit
 
 
 @dataclass(slots=True)
@@ -79,29 +96,30 @@ class _Survey:
     candidates: dict[Stretch | None, list[str]] = field(default_factory=dict)
     """Those of the right kind; passphrases by their stretch, which is what trying them costs."""
     untried: int = 0
+    damaged: int = 0
+    unavailable: BackendError | None = None
 
 
 def _survey(backend: Backend, unlock: Unlock) -> _Survey:
     survey = _Survey()
-    unreadable: list[OffhostError] = []
-    for wrapper in wrappers(backend, unreadable):
+    for wrapper_id in wrapper_ids(backend):
+        try:
+            wrapper = read_wrapper(backend, wrapper_id)
+        except ObjectNotFound:
+            continue  # removed since it was listed
+        except IntegrityError as error:  # must not shut out those whose own is whole
+            survey.damaged += 1
+            if survey.damaged == 1:
+                _log.warning("a key wrapper cannot be read: %s", error)
+            continue
+        except BackendError as error:
+            survey.unavailable = error
+            continue
         survey.kinds[wrapper.kind] += 1
         if wrapper.kind == unlock.kind:
             alike = wrapper.stretch if isinstance(unlock, Passphrase) else None
             survey.candidates.setdefault(alike, []).append(wrapper.id)
-    if unreadable:  # a bad wrapper must not shut out those whose own is whole
-        _log.warning("%d key wrappers cannot be read, such as: %s", len(unreadable), unreadable[0])
-        survey.kinds["unreadable"] += len(unreadable)
     return survey
-
-
-def wrappers(backend: Backend, unreadable: list[OffhostError]) -> Iterator[Wrapper]:
-    """The wrappers that can be read, in the order of their ids; what was wrong with the others is put down."""
-    for wrapper_id in wrapper_ids(backend):
-        try:
-            yield read_wrapper(backend, wrapper_id)
-        except (IntegrityError, BackendError) as error:
-            unreadable.append(error)
 
 
 def wrapper_ids(backend: Backend) -> list[str]:
@@ -195,22 +213,27 @@ def _fitting(sealed: SealedConfig, unlock: Unlock, keyring: Keyring) -> Reposito
     return config
 
 
-def _refusal(backend: Backend, unlock: Unlock, survey: _Survey) -> WrongKey:
+def _refusal(backend: Backend, unlock: Unlock, survey: _Survey) -> OffhostError:
     """Why nothing opened it, in terms of what would."""
-    where, kinds = backend.location, survey.kinds
+    where, has = backend.location, _has(survey)
+    if not has:
+        return NoRepository(
+            f"{where}: its key wrappers are gone, and without one nothing in it can be read",
+            hint="bring keys/ back from a copy of the repository",
+        )
     if isinstance(unlock, Unencrypted):
         return WrongKey(
-            f"{where}: is encrypted: {_listed(kinds)}, and none that needs no secret",
+            f"{where}: is encrypted, and was to be opened without a secret: it has {has}",
             hint="give its passphrase (OFFHOST_PASSPHRASE, --passphrase-file), key file or recovery key",
         )
-    if set(kinds) == {Unencrypted.kind}:
+    if set(survey.kinds) == {Unencrypted.kind}:
         return WrongKey(
             f"{where}: its keys lie in the open, and a {unlock.name} was given: refused",
             hint="if it was made unencrypted, say so: --unencrypted, or `encryption: none` in proxy.yaml; "
             "if it was made with a secret, somebody has replaced its keys",
         )
-    if not kinds[unlock.kind]:
-        return WrongKey(f"{where}: no {unlock.name} opens it: {_listed(kinds)}", hint="use one of those")
+    if not survey.kinds[unlock.kind]:
+        return WrongKey(f"{where}: no {unlock.name} opens it: it has {has}", hint="use one of those")
     if survey.untried:
         return WrongKey(
             f"{where}: the {unlock.name} opens none of the key wrappers tried, and {survey.untried} were not tried: "
@@ -218,13 +241,19 @@ def _refusal(backend: Backend, unlock: Unlock, survey: _Survey) -> WrongKey:
             hint="somebody may have put them there; remove from keys/ what is not the repository's own",
         )
     return WrongKey(
-        f"{where}: the {unlock.name} does not open it: {_listed(kinds)}",
+        f"{where}: the {unlock.name} does not open it: it has {has}",
         hint=f"check the {unlock.name}, and its file" if unlock.kind == "passphrase" else "is it this repository's?",
     )
 
 
-def _listed(kinds: Counter[str]) -> str:
-    """What a repository can be opened with, in words."""
-    known = [f"{kinds[kind]} {names[kinds[kind] > 1]}" for kind, names in _NAMES.items() if kinds[kind]]
-    others = sum(kinds.values()) - sum(kinds[kind] for kind in _NAMES) - kinds[Unencrypted.kind]
-    return f"it has {', '.join(known) or 'no key'}" + (f" and {others} not known here" if others else "")
+def _has(survey: _Survey) -> str:
+    """What a repository can be opened with, in words; nothing when it has no wrapper at all."""
+    kinds = survey.kinds
+    told = [f"{kinds[kind]} {names[kinds[kind] > 1]}" for kind, names in _NAMES.items() if kinds[kind]]
+    if kinds[Unencrypted.kind]:
+        told.append(f"{kinds[Unencrypted.kind]} that needs no secret")
+    if others := sum(kinds.values()) - sum(kinds[kind] for kind in (*_NAMES, Unencrypted.kind)):
+        told.append(f"{others} of a kind not known here")
+    if survey.damaged:
+        told.append(f"{survey.damaged} that cannot be read")
+    return ", ".join(told)

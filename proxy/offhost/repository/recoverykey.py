@@ -13,7 +13,7 @@ from offhost.errors import UsageError
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
 _VALUES = {symbol: value for value, symbol in enumerate(_ALPHABET)} | {"O": 0, "I": 1, "L": 1}
 _GROUPS = 8
-_DATA_SYMBOLS = 4
+_DATA_SYMBOLS, _GROUP_SYMBOLS = 4, 5
 _KEY_BYTES = _GROUPS * _DATA_SYMBOLS * 5 // 8
 
 
@@ -46,15 +46,15 @@ class RecoveryKey:
 
         Raises: UsageError that names the groups that are mistyped, and never what was typed.
         """
-        groups = [group for group in re.split(r"[\s-]+", text.strip().upper()) if group]
+        groups = [group for group in re.split(r"[\s-]+", text.upper()) if group]
         if len(groups) != _GROUPS:
             joined = "".join(groups)
-            groups = [joined[at : at + _DATA_SYMBOLS + 1] for at in range(0, len(joined), _DATA_SYMBOLS + 1)]
-        if len(groups) != _GROUPS:
-            raise UsageError(
-                f"not a recovery key: it has {sum(map(len, groups))} characters, where 40 are needed",
-                hint="eight groups of five letters and digits, as `keys add --recovery` printed them",
-            )
+            if len(joined) != _GROUPS * _GROUP_SYMBOLS:
+                raise UsageError(
+                    f"not a recovery key: it has {len(joined)} characters, where {_GROUPS * _GROUP_SYMBOLS} are needed",
+                    hint="eight groups of five letters and digits, as `keys add --recovery` printed them",
+                )
+            groups = [joined[at : at + _GROUP_SYMBOLS] for at in range(0, len(joined), _GROUP_SYMBOLS)]
         wrong = [str(place + 1) for place, group in enumerate(groups) if not _sound(place, group)]
         if wrong:
             raise UsageError(
@@ -68,7 +68,7 @@ class RecoveryKey:
 
 
 def _sound(place: int, group: str) -> bool:
-    if len(group) != _DATA_SYMBOLS + 1 or any(symbol not in _VALUES for symbol in group):
+    if len(group) != _GROUP_SYMBOLS or any(symbol not in _VALUES for symbol in group):
         return False
     *data, check = (_VALUES[symbol] for symbol in group)
     return check == _check(place, data)
