@@ -7,7 +7,7 @@ import click
 from offhost.cli.gc import gc
 from offhost.cli.making import init
 from offhost.cli.stats import stats
-from offhost.cli.verifying import verify
+from offhost.cli.verifying import rebuild, verify
 
 
 @click.group()
@@ -19,3 +19,4 @@ repo.add_command(init)
 repo.add_command(verify)
 repo.add_command(stats)
 repo.add_command(gc)
+repo.add_command(rebuild)

@@ -1,4 +1,6 @@
-"""`offhost repo verify`: is everything there, and is it what was written; and what is harmed where it is not."""
+"""`offhost repo verify` and `rebuild`: is everything there, is it what was written, and what is harmed where it is not;
+the index made anew.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +90,34 @@ def verify(
     else:
         _print(report)
     return 1 if report.damage else 0
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def rebuild(invocation: Invocation) -> int:
+    """Make the index anew from the packs themselves, here and in the repository; no data is touched.
+
+    For an index that is lost, damaged or wrong. Backups may run meanwhile. Exits with 1 when packs do not open.
+    """
+    from offhost.repository.rebuild import rebuild as make_anew
+
+    with interruptible() as stop, opened(invocation) as repository, shown(quiet=invocation.json) as progress:
+        report = make_anew(repository, progress=lambda done, total: progress("packs", done, total), stop=stop)
+    if invocation.json:
+        say_json(report)
+    else:
+        say(f"{report.packs} packs with {report.chunks} chunks are indexed.")
+        say(f"{report.runs_put} index runs were put, {report.runs_removed} removed.")
+        for problem in report.wrong:
+            note(f"was wrong: {problem}")
+        for problem in report.unreadable:
+            note(f"damaged: {problem}")
+        for pack in report.vanished:
+            note(f"damaged: {pack} has vanished")
+        if report.unreadable or report.vanished:
+            note("hint: `offhost repo verify` tells what this harms; the next backups store it anew as far as they can")
+    return 1 if report.unreadable or report.vanished else 0
 
 
 def _verified(invocation: Invocation, reading: Reading | None) -> VerifyReport:

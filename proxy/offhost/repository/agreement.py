@@ -6,7 +6,7 @@ together. Does not own: the runs' format (runs), reading directories (checking),
 
 import secrets
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,12 @@ _NAMED = 4
 Words = NDArray[np.uint64]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class IndexSurvey:
-    """What the runs in force name, and what is wrong with them."""
+    """The packs that the runs name, and the runs that are wrong, with what is wrong with each."""
 
-    packs: set[str] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
+    packs: frozenset[str]
+    wrong: dict[str, str]
 
 
 class Agreement:
@@ -48,23 +48,23 @@ class Agreement:
             self._directories[pack] = prints
 
     def survey(self, backend: Backend, keyring: Keyring) -> IndexSurvey:
-        """Read every run, one at a time, and compare. Those that others supersede do not count."""
-        problems: dict[str, str] = {}
-        packs: dict[str, tuple[str, ...]] = {}
-        names: dict[str, str] = {}
+        """Read every run, one at a time, and compare. What a wrong run names is not believed to have been there."""
+        wrong: dict[str, str] = {}
+        packs: set[str] = set()
         for name in sorted(item.name for item in backend.list("index/")):
             try:
                 run = get_run(backend, keyring, name)
             except ObjectNotFound:
-                continue  # superseded, and collected since it was listed
+                continue  # superseded since it was listed
             except (IntegrityError, BackendError) as error:
-                problems[name] = str(error)
+                wrong[name] = str(error)
                 continue
-            packs[name] = tuple(names.setdefault(pack, pack) for pack in run.packs)
             if lied := self._lied_of(run):
                 some = ", ".join(map(pack_object, lied[:_NAMED])) + (" and others" if len(lied) > _NAMED else "")
-                problems[name] = f"{name}: says of {some} what their directories do not"
-        return IndexSurvey({pack for each in packs.values() for pack in each}, list(problems.values()))
+                wrong[name] = f"{name}: says of {some} what their directories do not"
+            else:
+                packs.update(run.packs)
+        return IndexSurvey(frozenset(packs), wrong)
 
     def _lied_of(self, run: Run) -> list[str]:
         """The packs of which a run says something else than their directories, among those that were read."""

@@ -4,9 +4,12 @@ Owns: what of a pack counts as damaged, and whether that is worth remembering.
 Does not own: which packs are checked, and when (verify), whom damage harms (harm), the checks of one chunk (packs).
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 from offhost.backend.contract import Backend
@@ -31,6 +34,8 @@ _FETCH_BYTES = 4 << 20
 _ATTEMPTS = 3
 _WAIT_S = 0.5
 _NAMED = 8
+_QUEUED_EACH = 2
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,31 @@ class PackChecker:
         item = next(self.backend.list("config/"), None)
         if item is not None:
             self.backend.get_range(item.name, 0, 1)
+
+
+def processors() -> int:
+    """As many threads as are worth having: reading, unsealing and hashing release the interpreter's lock."""
+    return max(os.cpu_count() or 1, 2)
+
+
+def in_threads(
+    packs: Sequence[str], work: Callable[[str], PackCheck], threads: int, stop: threading.Event
+) -> Iterator[PackCheck]:
+    """What `work` makes of each pack, in the order they are done; few are queued. Raises: its first error; Stopped."""
+    left, running = iter(packs), set[Future[PackCheck]]()
+    with ThreadPoolExecutor(threads, thread_name_prefix="check-pack") as pool:
+        try:
+            while not stop.is_set():
+                running |= {pool.submit(work, pack) for pack in islice(left, threads * _QUEUED_EACH - len(running))}
+                if not running:
+                    return
+                ready, running = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield future.result()
+            raise Stopped("stopped before its end", hint="the same command goes on from here")
+        finally:
+            for future in running:
+                future.cancel()
 
 
 def _batches(pack: str, entries: Entries) -> Iterator[list[tuple[ChunkId, Location]]]:

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import blake3
 import numpy as np
-from numpy.typing import NDArray
 
 from offhost.backend.contract import Backend
 from offhost.errors import BackendError, IntegrityError, ObjectNotFound
@@ -26,7 +25,8 @@ from offhost.repository.marks import Slots
 from offhost.repository.packs import Entries, Location, read_directory
 from offhost.repository.rows import as_ids, one_of_each
 from offhost.repository.runs import Coverage, Run, get_run
-from offhost.repository.segments import Merger, Rows, Segment, SegmentRotten, in_order, load
+from offhost.repository.search import Search
+from offhost.repository.segments import Merger, Segment, SegmentRotten, in_order, load
 from offhost.repository.standing import Judged, Rank, Standing, with_copies
 from offhost.repository.tiers import like_sized
 
@@ -39,9 +39,6 @@ _DISTRUSTED_LIMIT = 10_000
 _CACHE_KEY = "offhost 1 index cache key"
 
 T = TypeVar("T")
-
-_Found = tuple[NDArray[np.uint8], NDArray[np.intp], Rows]
-"""For each id the rank of the best copy, the number of its segment and its row; segment -1 for the recent."""
 
 
 class Index:
@@ -72,7 +69,7 @@ class Index:
                 self._take_in(segment)
 
     def _take_in(self, segment: Segment) -> None:
-        self._judged.append(Judged.by(self._standing, segment))
+        self._judged = [*self._judged, Judged.by(self._standing, segment)]
         self._covered |= segment.whole
         self._named.update(segment.packs)
         self._runs_read |= segment.runs
@@ -208,6 +205,17 @@ class Index:
         with self._refreshing:
             self._learn()
 
+    def forget(self) -> None:
+        """Forget all that was learnt, local files too, and learn it anew from the repository."""
+        with self._lock:
+            old = self._segments()
+            self._judged, self._covered, self._runs_read, self._named = [], set(), set(), set()
+        for segment in old:
+            segment.forget()
+        with self._refreshing:
+            self._learn()
+        self.tidy()
+
     def add(self, pack: str, entries: Entries) -> None:
         """A pack of this process is durable; its entries' `pack` is 0."""
         with self._lock:
@@ -244,7 +252,7 @@ class Index:
     def _group(self) -> list[Segment]:
         """Segments to merge now: of like size, or one that is mostly dead, or too large to be kept in memory."""
         with self._lock:
-            judged = list(self._judged)
+            judged = self._judged
         group = [judged[at].segment for at in like_sized([len(each.segment) for each in judged])]
         if group:
             return group
@@ -279,67 +287,46 @@ class Index:
     def look_up(self, ids: Sequence[ChunkId], *, for_writing: bool = False) -> list[Location | None]:
         """The best copy of each chunk, None where there is none; to a writer condemned and damaged ones are none."""
         worst = Rank.GOOD if for_writing else Rank.DAMAGED
-        return self._sound(lambda: self._places(ids, worst))
+        return self._sound(lambda: self._best(ids).locations(worst))
 
     def exist(self, ids: Sequence[ChunkId]) -> list[bool]:
         """Which chunks a writer may rely on."""
-        return self._sound(lambda: [rank == Rank.GOOD for rank in self._best(ids)[0].tolist()])
+        return self._sound(lambda: [rank == Rank.GOOD for rank in self._best(ids).ranks.tolist()])
 
     def readable(self, ids: Sequence[ChunkId]) -> list[bool]:
         """Which chunks have a copy that is there and not known to be damaged, be it condemned."""
-        return self._sound(lambda: [rank < Rank.DAMAGED for rank in self._best(ids)[0].tolist()])
+        return self._sound(lambda: [rank < Rank.DAMAGED for rank in self._best(ids).ranks.tolist()])
 
     def only_damaged(self, ids: Sequence[ChunkId]) -> list[bool]:
         """Which chunks are there in copies that are known to be damaged, and in no other."""
-        return self._sound(lambda: [rank == Rank.DAMAGED for rank in self._best(ids)[0].tolist()])
+        return self._sound(lambda: [rank == Rank.DAMAGED for rank in self._best(ids).ranks.tolist()])
 
     def _sound(self, ask: Callable[[], T]) -> T:
         """What is answered when all local files that were asked are what was written."""
         while True:
             try:
-                with self._lock:
-                    return ask()
+                return ask()
             except SegmentRotten as error:
                 self._lose(error.segment)
 
-    def _places(self, ids: Sequence[ChunkId], worst: Rank) -> list[Location | None]:
-        ranks, numbers, rows = self._best(ids)
-        usable = ranks <= worst
-        places: list[Location | None] = [None] * len(ids)
-        for at in np.flatnonzero(usable & (numbers < 0)).tolist():
-            places[at] = self._recent[ids[at]]
-        for number in np.unique(numbers[usable & (numbers >= 0)]).tolist():
-            own = np.flatnonzero(usable & (numbers == number))
-            for at, place in zip(own.tolist(), self._judged[number].locations(rows[own]), strict=True):
-                places[at] = place
-        return places
-
-    def _best(self, ids: Sequence[ChunkId]) -> _Found:
-        ranks = np.full(len(ids), Rank.GONE, np.uint8)
-        numbers, rows = np.full(len(ids), -1, np.intp), np.zeros(len(ids), np.intp)
-        if self._recent:
-            for at, chunk in enumerate(ids):
-                if place := self._recent.get(chunk):
-                    ranks[at] = self._standing.of(place)
-        raw = as_ids(ids)
-        for number, judged in enumerate(self._judged):
-            left = np.flatnonzero(ranks != Rank.GOOD)
-            if not len(left):
-                break
-            positions, found = judged.segment.find(raw[left])
-            if len(positions):
-                _improve((ranks, numbers, rows), left[positions], (judged.ranks(found), number, found))
-        return ranks, numbers, rows
+    def _best(self, ids: Sequence[ChunkId]) -> Search:
+        with self._lock:  # segments do not change, and are searched without it
+            judged, standing = self._judged, self._standing
+            known = {at: place for at, chunk in enumerate(ids) if (place := self._recent.get(chunk))}
+            recent = {at: (place, standing.of(place)) for at, place in known.items()}
+        return Search.among(judged, ids, recent)
 
     def copies(self, chunk: ChunkId) -> list[Location]:
         """Every copy of a chunk that exists, the best first."""
 
         def found() -> list[Location]:
-            self._freeze()
+            with self._lock:
+                self._freeze()
+                judged, standing = self._judged, self._standing
             ids = as_ids([chunk])
-            rows = [(each, each.segment.find(ids)[1]) for each in self._judged]
+            rows = [(each, each.segment.find(ids)[1]) for each in judged]
             places = dict.fromkeys(place for each, found in rows for place in each.locations(found))
-            return sorted((place for place in places if self._standing.exists(place.pack)), key=self._standing.of)
+            return sorted((place for place in places if standing.exists(place.pack)), key=standing.of)
 
         return self._sound(found)
 
@@ -398,11 +385,3 @@ class Index:
             return count, plain_bytes
 
         return self._sound(counted)
-
-
-def _improve(best: _Found, at: Rows, copies: tuple[NDArray[np.uint8], int, Rows]) -> None:
-    """Take copies that rank better than what is known; of several the best, which is therefore written last."""
-    ranks, number, rows = copies
-    better = np.flatnonzero(ranks < best[0][at])
-    better = better[np.argsort(ranks[better], kind="stable")[::-1]]
-    best[0][at[better]], best[1][at[better]], best[2][at[better]] = ranks[better], number, rows[better]

@@ -6,18 +6,15 @@ harms (harm), what was read when (verified), reading one disk end to end (endtoe
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 
-from offhost.errors import BackendError, ObjectNotFound, Stopped
+from offhost.errors import BackendError, ObjectNotFound
 from offhost.ids import ChunkId
 from offhost.repository.agreement import Agreement
-from offhost.repository.checking import PackCheck, PackChecker, PackFault
+from offhost.repository.checking import PackCheck, PackChecker, PackFault, in_threads, processors
 from offhost.repository.damage import NAMED_HARMS, Damage
 from offhost.repository.harm import HarmWalk
 from offhost.repository.inspection import inspect
@@ -36,22 +33,15 @@ Progress = Callable[[int, int], object]
 CONTINUED_WITHIN_S = 7 * 86400
 """A verification of everything that was begun longer ago than this is begun anew."""
 
-_QUEUED_EACH = 2
 _SAVE_EVERY_S = 300.0
-_LOOK_AGAIN_S = 1.0
 _NAMED = 4
 
 _MISSING = "chunks that restore points need are in no pack"
 _POINT_TAKEN = "nobody but a collector deletes points, after saying so: see who has access to the repository"
-_STOPPED = "the same command goes on from here"
 _REBUILD = "no data is lost by it: `offhost repo rebuild` makes the index anew"
 _UNREADABLE_POINT = "it cannot be restored, and the VM's next backup does without; move it away to be done with it"
 _HEALING = "the next backups store again what the disks still hold; for older points nothing else is left of the rest"
 _HARMLESS = "no restore point needs what was in it, or each chunk has another good copy"
-
-
-def _threads() -> int:
-    return max(os.cpu_count() or 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +54,7 @@ class Reading:
     share: float = 1.0
     bytes_per_s: float | None = None
     anew: bool = False
-    threads: int = field(default_factory=_threads)
+    threads: int = field(default_factory=processors)
 
 
 @dataclass(slots=True)
@@ -184,7 +174,8 @@ class _Verification:
         clock, report = self._repository.clock, self._report
         done, total = 0, sum(sizes.get(pack, 0) for pack in packs)
         save_at = clock.monotonic() + _SAVE_EVERY_S
-        for check in self._in_threads(packs, work):
+        threads = self._reading.threads if self._reading else processors()
+        for check in in_threads(packs, work, threads, self._stop):
             if check.gone and self._is_swept(check.pack):
                 continue
             report.packs += 1
@@ -199,26 +190,9 @@ class _Verification:
                     save_at = clock.monotonic() + _SAVE_EVERY_S
             if check.fault:
                 self._blame(check.fault)
-            done += sizes.get(check.pack, 0)
-            self._progress(done, total)
-
-    def _in_threads(self, packs: Sequence[str], work: Callable[[str], PackCheck]) -> Iterator[PackCheck]:
-        """What `work` makes of each, in the order they are done. Raises: its first error; Stopped."""
-        threads = self._reading.threads if self._reading else _threads()
-        left, running = iter(packs), set[Future[PackCheck]]()
-        with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
-            try:
-                while not self._stop.is_set():
-                    running |= {pool.submit(work, pack) for pack in islice(left, threads * _QUEUED_EACH - len(running))}
-                    if not running:
-                        return
-                    ready, running = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        yield future.result()
-                raise Stopped("verification was stopped before its end", hint=_STOPPED if self._reading else None)
-            finally:
-                for future in running:
-                    future.cancel()
+            if total:
+                done += sizes.get(check.pack, 0)
+                self._progress(done, total)
 
     def _is_swept(self, pack: str) -> bool:
         """Whether a collector took it since it was listed."""
@@ -254,7 +228,7 @@ class _Verification:
         """That each run opens and says of packs what they say themselves, and that all it names are there."""
         repository = self._repository
         survey = self._agreement.survey(repository.backend, repository.keyring)
-        self._report.damage += [Damage(problem, hint=_REBUILD) for problem in survey.problems]
+        self._report.damage += [Damage(problem, hint=_REBUILD) for problem in survey.wrong.values()]
         named = survey.packs.union(self._known)
         self._vanished = sorted(pack for pack in named - repository.store.index.packs if self._has_vanished(pack))
         for pack in self._vanished:
