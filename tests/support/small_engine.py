@@ -85,6 +85,8 @@ class SmallEngine:
     retained: list[tuple[str, frozenset[VmId]]] = field(default_factory=list)
     """What retention was applied to: the job, and its VMs."""
     expires: list[Judgement] = field(default_factory=list)
+    expiry_gate: asyncio.Event | None = None
+    """When set, retention waits for it."""
     keeps: Exception | None = None
     """What retention fails with."""
 
@@ -112,6 +114,8 @@ class SmallEngine:
 
     async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
         self.retained.append((job.name, frozenset(vms)))
+        if self.expiry_gate is not None:
+            await self.expiry_gate.wait()
         if self.keeps is not None:
             raise self.keeps
         return self.expires

@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import URL, create_engine
 
-from offhost.catalog import Catalog, DiskRow, ProblemRow, VmRow
+from offhost.catalog import Catalog, DiskRow, ExpiredRow, ProblemRow, VmRow
 from offhost.catalog.schema import VERSION, metadata
 from offhost.errors import NotFound, StateError
 from offhost.ids import RunId
@@ -40,6 +43,7 @@ VM = VmRow(
     started="2026-01-01T22:00:00Z",
     ended="2026-01-01T22:10:00Z",
 )
+EXPIRED = ExpiredRow("e" * 32, "web01", "vc/web01", "2025-12-01T22:00:00Z", "beyond daily 7")
 PROBLEM = ProblemRow("vsphere_login", "the account is locked", None)
 
 
@@ -59,11 +63,12 @@ def test_a_run_is_found_with_everything_that_was_written_down(catalog: Catalog) 
     failed = VmRow("db01", "vc/db01", None, None, (), (), PROBLEM, "a", "b")
     catalog.add_vm(RUN, VM)
     catalog.add_vm(RUN, failed)
-    catalog.end_run(RUN, state="failed", ended="2026-01-02", warnings=("late",), problem=None)
+    catalog.end_run(RUN, state="failed", ended="2026-01-02", warnings=("late",), problem=None, expired=(EXPIRED,))
     run = catalog.run(RUN)
     assert (run.job, run.state, run.started, run.ended) == ("nightly", "failed", "2026-01-01", "2026-01-02")
     assert run.warnings == ("late",)
     assert run.vms == (VM, failed)
+    assert run.expired == (EXPIRED,)
 
 
 def test_runs_are_listed_the_newest_first_even_within_one_second(catalog: Catalog) -> None:
@@ -149,6 +154,25 @@ def test_a_catalog_from_a_newer_offhost_is_left_alone(catalog: Catalog) -> None:
     connection.close()
     with pytest.raises(StateError, match="newer offhost"):
         Catalog.open(catalog.path)
+
+
+def test_a_catalog_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    config = Config()
+    config.set_main_option("script_location", "offhost.catalog:migrations")
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        values = (RUN, "nightly", "cli", "success", "2026-01-01", "[]")
+        connection.exec_driver_sql(
+            'INSERT INTO runs (id, job, "trigger", state, started, warnings) VALUES (?, ?, ?, ?, ?, ?)', values
+        )
+    engine.dispose()
+    opened = Catalog.open(path)
+    assert [(run.id, run.expired) for run in opened.runs(limit=10)] == [(RUN, ())]
+    opened.close()
 
 
 def test_the_migrations_make_the_schema_that_the_code_expects(catalog: Catalog) -> None:

@@ -77,6 +77,25 @@ def test_a_bad_cron_line_is_refused_at_its_place_with_an_example(files: Files, r
     assert "0 22 * * mon-fri" in hint
 
 
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("{}", "7:12: retention: no rule says what to keep"),
+        ("{ keep_last: 0 }", "7:12: retention: no rule says what to keep"),
+        ("{ daily: -1 }", "7:21: retention.daily: should be greater than or equal to 0"),
+        ("{ daily: yes }", "7:21: retention.daily: should be a valid integer"),
+        ("{ within: 7 }", "7:22: retention.within: not a length of time"),
+        ("{ after_vm_deleted: 3 months }", "7:32: retention.after_vm_deleted: not a length of time"),
+        ("{ dayly: 7 }", "7:14: retention.dayly: unknown key"),
+    ],
+)
+def test_a_retention_that_makes_no_sense_is_refused(files: Files, refusal: Refusal, written: str, says: str) -> None:
+    files.job("nightly.yaml", f"{JOB}retention: {written}\n")
+    ((message, hint),) = refusal()
+    assert message == f"jobs.d/nightly.yaml:{says}"
+    assert hint
+
+
 def test_an_unknown_time_zone_is_refused(files: Files, refusal: Refusal) -> None:
     files.job("nightly.yaml", JOB.replace("Europe/Zurich", "Europe/../Zurich"))
     ((message, _),) = refusal()

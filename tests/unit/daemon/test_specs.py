@@ -1,8 +1,11 @@
 """What a job file says is what the engine is told."""
 
+from datetime import timedelta
+
 from offhost.config import load
 from offhost.daemon.specs import job_spec
 from offhost.jobs.spec import Rule
+from offhost.retention import RetentionPolicy
 from offhost.vsphere.values import QuiescePolicy
 from support.config_files import JOB, Files
 
@@ -13,7 +16,9 @@ def test_every_key_of_a_job_arrives(files: Files) -> None:
         "nightly.yaml",
         written
         + "mode: full\nquiesce: { policy: require, timeout: 1h }\ntransports: [https]\n"
-        + "limits: { vms: 3, per_datastore: 2 }\n",
+        + "limits: { vms: 3, per_datastore: 2 }\n"
+        + "retention: { keep_last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 36h, "
+        + "tags: [audit], after_vm_deleted: 12w }\n",
     )
     spec = job_spec(load(files.file).jobs[0])
     assert (spec.name, spec.vcenter, spec.repository, spec.mode) == ("nightly", "main", "main", "full")
@@ -22,10 +27,25 @@ def test_every_key_of_a_job_arrives(files: Files) -> None:
     assert spec.quiesce == QuiescePolicy("require", 60)
     assert spec.transports == ("https",)
     assert (spec.vms, spec.vms_per_datastore) == (3, 2)
+    assert spec.retention == RetentionPolicy(
+        keep_last=1,
+        hourly=2,
+        daily=3,
+        weekly=4,
+        monthly=5,
+        yearly=6,
+        within=timedelta(hours=36),
+        tags=frozenset({"audit"}),
+        after_vm_deleted=timedelta(weeks=12),
+    )
+    assert str(spec.timezone) == "Europe/Zurich"
     assert spec.timing is not None
     assert (spec.timing.cron.weekdays, spec.timing.timezone) == ((6,), "Europe/Zurich")
 
 
 def test_a_job_without_a_schedule_waits_to_be_told(files: Files) -> None:
     files.job("nightly.yaml", "\n".join(line for line in JOB.splitlines() if "schedule" not in line))
-    assert job_spec(load(files.file).jobs[0]).timing is None
+    spec = job_spec(load(files.file).jobs[0])
+    assert spec.timing is None
+    assert spec.retention.keeps_everything
+    assert str(spec.timezone) == "UTC"

@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from offhost.backup.report import Problem
-from offhost.catalog import Catalog, RunRow
-from offhost.errors import Conflict, LoginFailed
+from offhost.catalog import Catalog, ExpiredRow, RunRow
+from offhost.errors import Conflict, LoginFailed, PackCorrupt
 from offhost.events import Event, RunEnded, RunStarted, VmEnded
-from offhost.ids import RunId, VmId
+from offhost.ids import RunId, SessionId, VmId
 from offhost.jobs.runner import Runner
 from offhost.jobs.spec import Rule
+from offhost.repository.expiry import Judgement
+from offhost.retention import RetentionPolicy
 from offhost.state import State
 from support.small_engine import SmallEngine, job, report, vm
 from support.waiting import until
@@ -194,3 +197,56 @@ async def test_runs_of_many_jobs_go_on_side_by_side(runner: Runner, engine: Smal
     runs: list[RunRow] = await asyncio.gather(*(runner.run(one, "cli") for one in jobs))
     assert [run.state for run in runs] == ["success"] * 3
     assert [len(run.vms) for run in runs] == [3, 3, 3]
+
+
+# --- retention
+
+KEEPS_THREE = RetentionPolicy(keep_last=3)
+EXPIRED = Judgement(
+    id=SessionId("e" * 32),
+    vm_id=VmId("vc/web02"),
+    vm_name="web02",
+    time=datetime(2026, 1, 1, 22, tzinfo=UTC),
+    keep=False,
+    reasons=("beyond the last 3", "beyond daily 7"),
+)
+
+
+async def test_retention_is_applied_to_the_vms_that_were_backed_up(
+    runner: Runner, engine: SmallEngine, catalog: Catalog
+) -> None:
+    engine.endings["web01"] = lambda it: report(it, problem=FAILURE)
+    engine.expires = [EXPIRED]
+    run = await runner.run(job(retention=KEEPS_THREE), "cli")
+    assert engine.retained == [("nightly", frozenset({VmId("vc/web02")}))]
+    assert run.state == "failed"
+    (row,) = catalog.run(run.id).expired
+    assert row == ExpiredRow("e" * 32, "web02", "vc/web02", "2026-01-01T22:00:00Z", "beyond the last 3; beyond daily 7")
+
+
+async def test_a_job_without_retention_forgets_nothing(runner: Runner, engine: SmallEngine) -> None:
+    run = await runner.run(job(), "cli")
+    assert engine.retained == []
+    assert (run.state, run.expired) == ("success", ())
+
+
+async def test_retention_that_fails_is_a_warning_and_no_failure(runner: Runner, engine: SmallEngine) -> None:
+    engine.keeps = PackCorrupt("marks/pin-1: damaged")
+    run = await runner.run(job(retention=KEEPS_THREE), "cli")
+    assert run.state == "warning"
+    assert run.warnings == ("retention was not applied: marks/pin-1: damaged",)
+    assert all(vm.problem is None for vm in run.vms)
+
+
+async def test_what_expired_while_a_run_was_cancelled_stays_on_its_record(
+    runner: Runner, engine: SmallEngine, catalog: Catalog
+) -> None:
+    engine.expires, engine.expiry_gate = [EXPIRED], asyncio.Event()
+    task = asyncio.get_running_loop().create_task(runner.run(job(retention=KEEPS_THREE), "cli"))
+    await until(lambda: engine.retained)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, engine.expiry_gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (run,) = catalog.runs(limit=1)
+    assert (run.state, [row.point for row in run.expired]) == ("cancelled", ["e" * 32])
