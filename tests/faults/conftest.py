@@ -1,51 +1,25 @@
-"""The size of the campaigns, and what they amounted to.
-
-`make faults` sets OFFHOST_FAULTS=long: every call, every byte, every state. Without it a bounded part is drawn.
-"""
+"""What all campaigns share: a repository to copy, workers, the tally."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
-from typing import TypeVar
 
 import pytest
 
+from faults.campaign import LONG, Tally
 from faults.story import World, prepared
 from offhost.chunking.workers import SpanWorkers
 
-LONG = os.environ.get("OFFHOST_FAULTS") == "long"
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
-T = TypeVar("T")
-
-_injected: dict[str, int] = {}
-_states: dict[str, int] = {}
-
-
-class Tally:
-    """Counts what a campaign did; violations are failures of its tests."""
-
-    def count(self, campaign: str, faults: int, checks: int = 1) -> None:
-        _injected[campaign] = _injected.get(campaign, 0) + faults
-        _states[campaign] = _states.get(campaign, 0) + checks
+_tally = Tally()
 
 
 @pytest.fixture(scope="session")
 def tally() -> Tally:
-    return Tally()
-
-
-@pytest.fixture(scope="session")
-def some() -> Callable[[Sequence[T], int], list[T]]:
-    """All of a sequence in the long campaign; else so many, always the same ones."""
-
-    def chosen(all_: Sequence[T], few: int) -> list[T]:
-        return list(all_) if LONG or len(all_) <= few else Random(len(all_)).sample(list(all_), few)
-
-    return chosen
+    return _tally
 
 
 @pytest.fixture(scope="session")
@@ -72,32 +46,21 @@ def template(fast_folder: Path, workers: SpanWorkers) -> World:
 def fresh(template: World) -> Iterator[Callable[[], World]]:
     """Gives a new copy of the template; the one before is removed."""
     with tempfile.TemporaryDirectory(dir=template.root.parent) as folder:
-        made: list[Path] = []
+        root = Path(folder) / "repository"
 
         def one() -> World:
-            for old in made:
-                shutil.rmtree(old)
-            made[:] = [Path(folder) / "repository"]
-            return template.copied(made[0])
+            shutil.rmtree(root, ignore_errors=True)
+            return template.copied(root)
 
         yield one
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the campaigns amounted to; the long one's is kept."""
-    if not _injected:
+    """Print what the campaigns amounted to; the long one's is kept beside the tests."""
+    if not _tally.injected:
         return
-    failed = len(terminalreporter.stats.get("failed", ()))
-    rows = [f"| {name} | {_injected[name]:,} | {_states[name]:,} |" for name in sorted(_injected)]
-    table = "\n".join(
-        [
-            "| campaign | faults injected | repositories checked afterwards |",
-            "|---|---:|---:|",
-            *rows,
-            f"| **all** | **{sum(_injected.values()):,}** | **{sum(_states.values()):,}** |",
-            "",
-            f"Tests that found a violation: {failed}.",
-        ]
-    )
+    violations = f"Violations left: {len(terminalreporter.stats.get('failed', ()))}."
     terminalreporter.section("faults")
-    terminalreporter.write_line(table)
+    terminalreporter.write_line(f"{_tally.table()}\n\n{violations}")
+    if LONG:
+        terminalreporter.write_line(f"To be kept in {RESULTS}.")

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -57,7 +57,7 @@ class Recorder:
     @contextmanager
     def recording(self) -> Iterator["Recorder"]:
         """The scope in which calls are recorded."""
-        calls = {
+        calls: dict[str, Callable[..., Any]] = {
             "open": self._on_open,
             "close": self._on_close,
             "write": self._on_write,
@@ -66,7 +66,9 @@ class Recorder:
             "unlink": self._on_unlink,
             "mkdir": self._on_mkdir,
         }
-        with patch.multiple(os, **{name: self._as_one(call, getattr(os, name)) for name, call in calls.items()}):
+        with ExitStack() as scope:
+            for name, call in calls.items():
+                scope.enter_context(patch.object(os, name, self._as_one(call, getattr(os, name))))
             yield self
 
     def _as_one(self, recorded: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ Does not own: which faults are injected (the tests).
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -149,7 +149,7 @@ def attempt(world: World, backend: Backend, steps: tuple[Step, ...]) -> None:
                 step(world, repository)
 
 
-def at_once(steps: list[Callable[[], object]]) -> None:
+def at_once(steps: Sequence[Callable[[], object]]) -> None:
     """Run steps in threads. Raises: the first error that is not offhost's; else the first of all; Violation on a hang.
 
     A thread that hangs is left behind.
@@ -182,7 +182,7 @@ def _assert_points(world: World, repository: Repository) -> None:
     points, damaged = repository.points.read()
     if damaged:
         raise Violation(f"a point does not open: {damaged}")
-    found = {point.id: content(repository, point) for point in points}
+    found: dict[str, bytes] = {point.id: content(repository, point) for point in points}
     for sid, wanted in world.committed.items():
         if sid not in found and sid not in world.gone:
             raise Violation(f"point {sid}, which was committed, is not there")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from faults.conftest import Tally
+from faults.campaign import Tally, some
 from faults.story import WRITING, World, assert_unharmed, attempt
 from offhost.backend.local import LocalBackend
 from support.faulty_backend import HOWS, REFUSALS, Fault, FaultyBackend, How
@@ -24,9 +24,7 @@ def calls_of(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_a_call_that_fails_once_harms_nothing(
-    how: How, fresh: Fresh, some: Callable[..., list[int]], tally: Tally
-) -> None:
+def test_a_call_that_fails_once_harms_nothing(how: How, fresh: Fresh, tally: Tally) -> None:
     for at in some(range(len(calls_of(fresh()))), 8):
         world = fresh()
         backend = FaultyBackend(LocalBackend(world.root), Fault(at, how))
@@ -36,9 +34,7 @@ def test_a_call_that_fails_once_harms_nothing(
 
 
 @pytest.mark.parametrize("how", [*REFUSALS, "reply lost"])
-def test_a_store_that_fails_from_some_call_on_harms_nothing(
-    how: How, fresh: Fresh, some: Callable[..., list[int]], tally: Tally
-) -> None:
+def test_a_store_that_fails_from_some_call_on_harms_nothing(how: How, fresh: Fresh, tally: Tally) -> None:
     for at in some(range(len(calls_of(fresh()))), 4):
         world = fresh()
         backend = FaultyBackend(LocalBackend(world.root), Fault(at, how, lasting=True))
@@ -47,9 +43,7 @@ def test_a_store_that_fails_from_some_call_on_harms_nothing(
         tally.count(f"from the k-th call on: {how}", backend.injected)
 
 
-def test_a_store_that_is_full_after_some_bytes_harms_nothing(
-    fresh: Fresh, some: Callable[..., list[int]], tally: Tally
-) -> None:
+def test_a_store_that_is_full_after_some_bytes_harms_nothing(fresh: Fresh, tally: Tally) -> None:
     for budget_bytes in some(range(0, 420_000, 3_500), 8):
         world = fresh()
         backend = FaultyBackend(LocalBackend(world.root), budget_bytes=budget_bytes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.conftest import LONG, Tally
+from faults.campaign import LONG, Tally, some
 from faults.powercut import Disk, Effect, Recorder, State, cuts
 from faults.story import WRITING, Step, World, assert_unharmed, attempt
 from offhost.backend.local import LocalBackend
@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DRAWS = 6
 Fresh = Callable[[], World]
-Some = Callable[..., list[tuple[Disk, State, int]]]
 
 
 def recorded(world: World, steps: tuple[Step, ...], failing_flush: int | None = None) -> Recorder:
@@ -43,7 +42,7 @@ def check(before: World, after: World, states: Sequence[tuple[Disk, State, int]]
 
 
 def test_a_power_cut_at_any_moment_of_backups_loses_no_committed_point(
-    template: World, fresh: Fresh, some: Some, tally: Tally
+    template: World, fresh: Fresh, tally: Tally
 ) -> None:
     world = fresh()
     recorder = recorded(world, WRITING)
@@ -52,7 +51,7 @@ def test_a_power_cut_at_any_moment_of_backups_loses_no_committed_point(
     tally.count("power cut while backing up", count, count)
 
 
-def test_what_a_failed_flush_lost_is_written_anew(template: World, fresh: Fresh, some: Some, tally: Tally) -> None:
+def test_what_a_failed_flush_lost_is_written_anew(template: World, fresh: Fresh, tally: Tally) -> None:
     flushes = recorded(fresh(), WRITING).flushes
     for failing in some(range(flushes), 6):
         world = fresh()
@@ -69,9 +68,7 @@ def assert_unharmed_now(world: World) -> None:
     assert_unharmed(World(world.root, world.keyring, world.workers, dict(world.committed), list(world.perhaps)))
 
 
-def test_a_power_cut_while_a_repository_is_made_leaves_one_that_works_or_none(
-    fast_folder: Path, some: Some, tally: Tally
-) -> None:
+def test_a_power_cut_while_a_repository_is_made_leaves_one_that_works_or_none(fast_folder: Path, tally: Tally) -> None:
     before = fast_folder / "before"
     before.mkdir()
     place = fast_folder / "place"
