@@ -2,8 +2,8 @@
 
     python independent_reader.py REPOSITORY [POINT DISK-OR-FILE TARGET]
 
-lists the points, or restores. The secret is in OFFHOST_PASSPHRASE, or in a file named by OFFHOST_KEY_FILE; with neither
-only an unencrypted repository opens. Slow and plain on purpose; the first check that fails ends it.
+lists the points, or restores. The secret is OFFHOST_PASSPHRASE, OFFHOST_RECOVERY_KEY, or in the file that
+OFFHOST_KEY_FILE names; without any only an unencrypted repository opens. The first check that fails ends it.
 """
 
 import json
@@ -28,6 +28,7 @@ SPAN, PAGE_SPANS, SLOT = 32 << 20, 1024, 68
 CONTENT, LEAF, PAGE = 1, 2, 3
 LZ4, ZSTD = 1, 2
 TYPES = {"config": 1, "index": 2, "points": 3, "sessions": 4, "condemned": 6, "sweeps": 7, "marks": 8}
+BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 Place = namedtuple("Place", "pack slot offset stored plain kind codec")
 
 
@@ -36,7 +37,6 @@ class Wrong(Exception):
 
 
 def need(holds: bool, what: str) -> None:
-    """Go on only if this holds."""
     if not holds:
         raise Wrong(what)
 
@@ -54,36 +54,59 @@ def expanded(frame: bytes, limit: int = 512 << 20) -> bytes:
     return zstandard.ZstdDecompressor().decompress(frame)
 
 
-def keyring_of(root: Path, passphrase: str | None, key_file: bytes | None) -> dict[str, Any]:
-    """The keyring, out of the first wrapper that the secret opens."""
+def wrapping_key(wrapper: dict[str, Any], kind: str, secret: str) -> bytes:
+    """What a wrapper's keyring is encrypted with."""
+    kdf_of, salt = wrapper["kdf"], bytes.fromhex(wrapper["kdf"]["salt"])
+    if kind == "passphrase":
+        time, memory, lanes = kdf_of["time"], kdf_of["memory_kib"], kdf_of["lanes"]
+        need(time <= 16 and memory <= 1 << 20 and lanes <= 16, "Argon2 out of bounds")
+        text = unicodedata.normalize("NFC", secret).encode()
+        return argon2.low_level.hash_secret_raw(text, salt, time, memory, lanes, 32, argon2.low_level.Type.ID)
+    if kind == "keyfile":
+        magic, digits, check = secret.split()
+        key = bytes.fromhex(digits)
+        need((magic, check) == ("offhost-key-file-1", kdf("offhost 1 key file check", key)[:4].hex()), "no key file")
+    else:
+        digits = "".join(group[:4] for group in secret.split("-"))
+        key = sum(BASE32.index(digit) << 5 * at for at, digit in enumerate(reversed(digits))).to_bytes(20, "big")
+    return kdf(f"offhost 1 {kind} wrapping key", key + salt)
+
+
+def keyring_of(root: Path, epoch: int, kind: str, secret: str) -> dict[str, Any]:
+    """The keyring that the secret opens and whose last epoch is this one; `kind` plain needs no secret."""
     for path in sorted((root / "keys").iterdir()):
         wrapper = json.loads(path.read_bytes())
-        if wrapper["kind"] == "passphrase" and passphrase is not None:
-            cost, text = wrapper["kdf"], unicodedata.normalize("NFC", passphrase).encode()
-            need(cost["time"] <= 16 and cost["memory_kib"] <= 1 << 20 and cost["lanes"] <= 16, "Argon2 out of bounds")
-            parameters = cost["time"], cost["memory_kib"], cost["lanes"], 32, argon2.low_level.Type.ID
-            key = argon2.low_level.hash_secret_raw(text, bytes.fromhex(cost["salt"]), *parameters)
-        else:
+        if wrapper["kind"] != kind:
             continue
-        nonce, wrapped, bound = wrapper["nonce"], wrapper["wrapped"], b"offhost key wrapper 1" + path.name.encode()
-        with suppress(InvalidTag):
-            return dict(json.loads(AESGCM(key).decrypt(bytes.fromhex(nonce), bytes.fromhex(wrapped), bound)))
+        keyring: dict[str, Any] | None = wrapper.get("keyring")
+        if kind != "plain":
+            nonce, wrapped = (bytes.fromhex(wrapper[field]) for field in ("nonce", "wrapped"))
+            with suppress(InvalidTag):
+                bound = b"offhost key wrapper 1" + path.name.encode()
+                keyring = json.loads(AESGCM(wrapping_key(wrapper, kind, secret)).decrypt(nonce, wrapped, bound))
+        if keyring and max(map(int, keyring["epochs"])) == epoch:
+            return keyring
     raise Wrong("no wrapper opens with this secret")
 
 
 class Repository:
     """An opened repository: what exists is what lies under `packs/`, less what is swept."""
 
-    def __init__(self, root: Path, passphrase: str | None = None, key_file: bytes | None = None) -> None:
+    def __init__(self, root: Path, kind: str, secret: str = "") -> None:
         self.root = root
-        keyring = keyring_of(root, passphrase, key_file)
+        in_force = max(self.listed("config"))
+        keyring = keyring_of(root, struct.unpack_from("<H", (root / in_force).read_bytes(), 10)[0], kind, secret)
         self.id = bytes.fromhex(keyring["repository"])
         self.epochs = {int(epoch): bytes.fromhex(key) for epoch, key in keyring["epochs"].items()}
         self.content_key = bytes.fromhex(keyring["id_key"])
         self.metadata_key = kdf("offhost 1 metadata id key", self.content_key)
-        config = self.opened(max(self.listed("config")))
+        config = self.opened(in_force)
         need(config["format"] == 1 and config["suite"] == 1 and not config["read"], "made by a newer offhost")
         need(config["repository"] == self.id.hex(), "the configuration is another repository's")
+        need(
+            config.get("encrypted", True) == (kind != "plain"),
+            "encrypted where it should not be, or not where it should",
+        )
         sweeps = [self.opened(name) for name in self.listed("sweeps")]
         self.dead = {point for sweep in sweeps for point in sweep["points"]}
         for name in self.listed("marks"):
@@ -105,15 +128,13 @@ class Repository:
 
     def unsealed(self, name: str) -> bytes:
         """The payload of a sealed object."""
-        data = (self.root / name).read_bytes()
-        kind = TYPES[name.partition("/")[0]]
+        data, kind = (self.root / name).read_bytes(), TYPES[name.partition("/")[0]]
         cipher = self.cipher(data[:44], b"OFFHOST\x01", kind, kind)
         return cipher.decrypt(bytes(12), data[44:], data[:44] + self.id + name.encode())
 
     def opened(self, name: str) -> dict[str, Any]:
         """The JSON in a sealed object."""
-        value: dict[str, Any] = json.loads(expanded(self.unsealed(name), 64 << 20))
-        return value
+        return dict(json.loads(expanded(self.unsealed(name), 64 << 20)))
 
     def read_directory(self, pack: str) -> None:
         """Learn from a pack itself what it holds."""
@@ -168,8 +189,7 @@ class Repository:
         vm_key = kdf("offhost 1 vm name key", self.content_key)
         found: dict[str, tuple[dict[str, Any], bytes]] = {}
         for name in self.listed("points"):
-            _, folder, sid = name.split("/")
-            point = self.opened(name)
+            (_, folder, sid), point = name.split("/"), self.opened(name)
             if "tombstone" in point or sid in self.dead:
                 continue
             need(point["format"] == 1 and point["id"] == sid, f"{name}: not the point its name says")
@@ -197,7 +217,6 @@ class Repository:
         digests = b"".join(slot[:32] for slot in slots)
         root = b3(self.metadata_key, struct.pack("<Q", size) + disk["cutter"].encode() + digests)
         need(len(table) == count * SLOT and root.hex() == disk["root"], "the root digest does not match")
-        need(sum(int.from_bytes(slot[64:], "little") for slot in slots) == disk["data_bytes"], "wrong data_bytes")
         for span, slot in enumerate(slots):
             if slot != bytes(SLOT):
                 entries = self.entries(slot[32:64])
@@ -239,11 +258,15 @@ def keyframe(entries: list[tuple[int, int, bytes]]) -> bytes:
     return struct.pack(f"<BI{len(columns)}I", 0, len(entries), *columns) + b"".join(entry[2] for entry in entries)
 
 
+def secret_given() -> tuple[str, str]:
+    if path := os.environ.get("OFFHOST_KEY_FILE"):
+        return "keyfile", Path(path).read_text()
+    kinds = {"passphrase": "OFFHOST_PASSPHRASE", "recovery": "OFFHOST_RECOVERY_KEY"}
+    return next(((kind, os.environ[name]) for kind, name in kinds.items() if name in os.environ), ("plain", ""))
+
+
 def main(root: str, *wanted: str) -> None:
-    """See the module's description."""
-    key_file = os.environ.get("OFFHOST_KEY_FILE")
-    secret = os.environ.get("OFFHOST_PASSPHRASE"), Path(key_file).read_bytes() if key_file else None
-    repository = Repository(Path(root), *secret)
+    repository = Repository(Path(root), *secret_given())
     for point in repository.points():
         disks, files = (
             {item[key]: item for item in point[kind]} for kind, key in (("disks", "key"), ("files", "name"))

@@ -17,12 +17,17 @@ from offhost.chunking.spans import Chunking, store_stream
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
+from offhost.repository.access import Access
+from offhost.repository.credentials import Unencrypted, Unlock
+from offhost.repository.keyfile import KeyFile
 from offhost.repository.manifest import Manifest, PointDisk, PointFile
-from offhost.repository.repository import Repository
-from support.repositories import PASSPHRASE, Memory, chunking_of, make, noise, opened, point_of
+from offhost.repository.recoverykey import RecoveryKey
+from offhost.repository.repository import Repository, create
+from support.repositories import CHEAP, PASSPHRASE, Memory, chunking_of, make, noise, opened, point_of
 
 READER = HERE / "independent_reader.py"
 SPAN = 32 << 20
+KEY_FILE, RECOVERY_KEY = KeyFile.new(), RecoveryKey.new()
 VMX = b"".join(b'scsi0:%d.fileName = "disk-%d.vmdk"\n' % (n, n) for n in range(20_000))
 
 
@@ -57,15 +62,16 @@ def test_the_reader_stands_on_its_own() -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name for name in names if name.split(".")[0] in ("offhost", "support", "compat", "numpy")}
-    assert len([line for line in READER.read_text().splitlines() if line]) < 250
+    assert len([line for line in READER.read_text().splitlines() if line]) < 250, "blank lines apart"
 
 
 def test_a_golden_repository_is_read_by_the_document_alone(tmp_path: Path) -> None:
-    reader = Reader(unpack(HERE / "format-1.tar.gz", tmp_path), PASSPHRASE.text)
+    reader = Reader(unpack(HERE / "format-1.tar.gz", tmp_path), "passphrase", PASSPHRASE.text)
     assert [content(reader, point["disks"][0]) for point in reader.points()] == generations()
     assert reader.check_runs() > 0
 
 
+@pytest.mark.slow
 def test_spans_patches_files_and_every_codec_are_read_by_the_document_alone(
     tmp_path: Path, workers: SpanWorkers
 ) -> None:
@@ -84,7 +90,7 @@ def test_spans_patches_files_and_every_codec_are_read_by_the_document_alone(
             codec = (Codec.LZ4, Codec.ZSTD)[day % 2]
             store(repository, workers, disk, codec, ExtentMap([Extent(at, at + 5000)]))
             states.append(bytes(disk))
-    reader = Reader(root, PASSPHRASE.text)
+    reader = Reader(root, "passphrase", PASSPHRASE.text)
     points = reader.points()
     assert [point["sequence"] for point in points] == list(range(1, 21))
     for point, state in zip(points, states, strict=True):
@@ -95,14 +101,45 @@ def test_spans_patches_files_and_every_codec_are_read_by_the_document_alone(
     assert reader.check_runs() == sum(map(len, reader.places.values()))
 
 
+@pytest.mark.parametrize(
+    ("unlock", "secret"),
+    [
+        (KEY_FILE, KEY_FILE.text()),
+        (RECOVERY_KEY, RECOVERY_KEY.text()),
+        (PASSPHRASE, PASSPHRASE.text),
+        (Unencrypted(), ""),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_every_way_in_and_every_key_epoch_is_in_the_document(
+    tmp_path: Path, workers: SpanWorkers, unlock: Unlock, secret: str
+) -> None:
+    root = tmp_path / "repository"
+    create(root, unlock, cost=CHEAP)
+    disk = bytearray(noise(1, 300_000))
+    states = []
+    for epoch in (1, 2):
+        if epoch == 2 and not isinstance(unlock, Unencrypted):
+            access = Access.open(root, unlock)
+            access.rotate(access.rotation([]), CHEAP)
+        with Repository.open(root, unlock) as repository:
+            disk[1000 * epoch : 1000 * epoch + 500] = noise(epoch, 500)
+            store(repository, workers, disk, Codec.LZ4)
+            states.append(bytes(disk))
+    reader = Reader(root, unlock.kind, secret)
+    assert [content(reader, point["disks"][0]) for point in reader.points()] == states
+    with pytest.raises(Wrong, match="no wrapper"):
+        Reader(root, *(("plain", "") if secret else ("passphrase", "x")))
+
+
 def test_the_document_tells_another_key_and_a_flipped_bit(tmp_path: Path) -> None:
     root = unpack(HERE / "format-1.tar.gz", tmp_path)
     with pytest.raises(Wrong, match="no wrapper"):
-        Reader(root, "another")
+        Reader(root, "passphrase", "another")
     pack = next(path for path in sorted((root / "packs").rglob("*")) if path.is_file())
     data = bytearray(pack.read_bytes())
     data[100] ^= 1
     pack.chmod(0o600)
     pack.write_bytes(data)
     with pytest.raises(Wrong, match="not those its name says"):
-        Reader(root, PASSPHRASE.text)
+        Reader(root, "passphrase", PASSPHRASE.text)
