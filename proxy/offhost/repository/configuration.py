@@ -4,13 +4,14 @@ Owns: FORMAT.md, "config/<n>". Does not own: the keys (keys, opening), who makes
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from offhost.backend.contract import Backend
-from offhost.errors import FormatTooNew, NoRepository, PackCorrupt, WrongKey
+from offhost.errors import BackendError, FormatTooNew, IntegrityError, NoRepository, PackCorrupt, WrongKey
 from offhost.repository.keys import KEY_BYTES, Keyring
-from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, epoch_of, seal_json, unseal_json
+from offhost.repository.sealed import HEADER_BYTES, PAYLOAD_LIMIT_BYTES, ObjectType, epoch_of, seal_json, unseal_json
 
 FORMAT = 1
 CUTTER = "page-1"
@@ -119,13 +120,30 @@ def first_config(keyring: Keyring, *, cut_secret: bytes, encrypted: bool, create
 
 
 def config_in_force(backend: Backend) -> SealedConfig:
-    """The highest generation, not yet opened. Raises: NoRepository when there is none."""
-    name = max((item.name for item in backend.list("config/") if _NAME.fullmatch(item.name)), default=None)
-    if name is None:
+    """The highest generation, not yet opened.
+
+    Raises: NoRepository when there is none; PackCorrupt when an earlier one is of a later key epoch: who only knows
+    an old key has put it there.
+    """
+    names = sorted(item.name for item in backend.list("config/") if _NAME.fullmatch(item.name))
+    if not names:
         raise NoRepository(
             f"{backend.location}: not an offhost repository", hint="`offhost --repo DIR repo init` makes one"
         )
-    return SealedConfig(backend.location, name, backend.get(name, PAYLOAD_LIMIT_BYTES))
+    sealed = SealedConfig(backend.location, names[-1], backend.get(names[-1], PAYLOAD_LIMIT_BYTES))
+    for name in names[:-1]:
+        with suppress(
+            IntegrityError, BackendError
+        ):  # a past generation that is damaged says nothing, and harms nothing
+            if epoch_of(name, backend.get_range(name, 0, HEADER_BYTES)) > sealed.epoch:
+                break
+    else:
+        return sealed
+    raise PackCorrupt(
+        f"{backend.location}: {sealed.name} goes back to key epoch {sealed.epoch}, and {name} was of a later one: "
+        "it was put there by somebody who knows only the old key",
+        hint=f"remove {sealed.name}, and find out who could write into the repository",
+    )
 
 
 def read_config(backend: Backend, keyring: Keyring) -> RepositoryConfig:

@@ -25,6 +25,7 @@ VALUES_LIMIT = 2_000_000
 _MAGIC = b"OFFHOST\x01"
 _SUITE_AES_256_GCM = 1
 _HEADER = struct.Struct("<8sBBH32s")
+HEADER_BYTES = _HEADER.size
 SALT_AT, SALT_BYTES = 12, 32
 """Where an object's salt lies."""
 _TAG_BYTES = 16
