@@ -5,6 +5,7 @@ Owns: FORMAT.md, "Packs". Does not own: which chunks go where and when a pack is
 
 import secrets
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -151,6 +152,7 @@ class OpenPack:
         header = _HEADER.pack(_MAGIC, _TYPE, _SUITE, keyring.epoch, secrets.token_bytes(32))
         self._cipher = PackCipher.of(keyring, header, "a new pack")
         self._slots: list[tuple[bytes, int, int, int, int]] = []
+        self._sealed = False
         self.buffer = buffer
         buffer[:HEADER_BYTES] = header
         self.size_bytes = HEADER_BYTES
@@ -161,7 +163,7 @@ class OpenPack:
     def fits(self, data_bytes: int) -> bool:
         """Whether a chunk of this many compressed bytes still has room."""
         directory = (len(self._slots) + 1) * DIRECTORY.itemsize + TAG_BYTES + _LENGTH.size
-        return self.size_bytes + data_bytes + TAG_BYTES + directory <= PACK_LIMIT_BYTES
+        return not self._sealed and self.size_bytes + data_bytes + TAG_BYTES + directory <= PACK_LIMIT_BYTES
 
     def add(self, chunk: CompressedChunk, kind: Kind) -> None:
         """Seal a chunk behind the last."""
@@ -195,6 +197,20 @@ class OpenPack:
         read_back = decompress(Codec(codec), packed, plain_bytes)
         if (read_back if isinstance(read_back, bytearray) else bytearray(read_back)) != plain:
             raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} read back differs from what was read from the source")
+
+    def withdraw_behind(self, count: int) -> None:
+        """Let go of all chunks but the first so many. No more may be added: a slot's nonce is not used twice."""
+        self.size_bytes -= sum(stored for *_, stored, _ in self._slots[count:])
+        del self._slots[count:]
+        self._sealed = True
+
+    def check_all(self, id_keys: Mapping[int, bytes]) -> None:
+        """Open every chunk and compute its id anew. Raises: ChunkCorrupt."""
+        with memoryview(self.buffer) as view:
+            for identity, _, *place in located(np.array(self._slots, DIRECTORY)).tolist():
+                at = Location("being filled", *place)
+                sealed = view[at.offset : at.offset + at.stored]
+                self._cipher.open_chunk(ChunkId(identity), at, sealed, id_keys[at.kind])
 
     def close(self) -> tuple[str, Entries]:
         """Append directory and trailer; the pack's name (BLAKE3 of its bytes) and where its chunks lie."""
