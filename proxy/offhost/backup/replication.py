@@ -12,7 +12,7 @@ finds.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from offhost.backup.copy import settle
@@ -20,6 +20,7 @@ from offhost.backup.destination import Destination
 from offhost.backup.lineage import Relation, copied_origin
 from offhost.backup.replica import Base, DiskProgress, DiskReplica, of_repository
 from offhost.backup.report import CopyState, PointCopy, Problem
+from offhost.backup.seen import SeenPoints
 from offhost.clock import rfc3339
 from offhost.errors import BackendError, Conflict, IntegrityError, NotFound, OffhostError, Stopped, UsageError
 from offhost.ids import VmId
@@ -29,20 +30,23 @@ from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replication:
-    """Copies points. `stop` ends it between two spans."""
+    """Copies points; for one thread. `stop` ends it between two spans."""
 
     source: Repository
     destination: Destination
     progress: DiskProgress
     stop: threading.Event
+    _here: SeenPoints = field(init=False)
+    _there: SeenPoints = field(init=False)
 
     def __post_init__(self) -> None:
         if self.source.config.repository_id == self.destination.repository.config.repository_id:
             raise UsageError(
                 "a repository cannot be copied into itself", hint="make another: `offhost repo init --like THIS_ONE`"
             )
+        self._here, self._there = SeenPoints(self.source), SeenPoints(self.destination.repository)
 
     def wanted(self, vms: Sequence[str]) -> tuple[list[Manifest], list[IntegrityError]]:
         """What is to be copied of these VMs, by name or identity, or of all: the oldest first within a VM; and which
@@ -59,14 +63,15 @@ class Replication:
 
     def relation(self, vm: VmId) -> Relation:
         """One VM's points on both sides, as they are now."""
-        there = self.destination.repository
+        points, _, _ = self._here.of(vm)
+        copies, forgotten, gone = self._there.of(vm)
         return Relation(
             source=self.source.config.repository_id.hex(),
-            destination=there.config.repository_id.hex(),
-            points=self.source.points.of(vm),
-            copies=there.points.of(vm),
-            forgotten=there.points.forgotten_of(vm),
-            gone=there.points.gone(),
+            destination=self.destination.repository.config.repository_id.hex(),
+            points=points,
+            copies=copies,
+            forgotten=forgotten,
+            gone=gone,
         )
 
     def planned(self, points: Sequence[Manifest], told: Callable[[PointCopy], object]) -> list[PointCopy]:
