@@ -6,7 +6,7 @@ Does not own: what changed (the caller knows), cutting and compression (chunking
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from offhost.blockio import ReadAt, clear
@@ -147,6 +147,15 @@ def map_of(base: RestorePoint | None, key: DiskKey) -> DiskMap | None:
     except IntegrityError as error:
         _log.warning("the last backup of disk %s is damaged: %s", key, error)
         return None
+
+
+def healed(session: WriteSession, copies: Iterable[DiskCopy]) -> list[str]:
+    """What a report says when damage in the repository was healed on the way: nothing where there is none."""
+    again = sum(copy.wounds.total_bytes for copy in copies if copy.wounds is not None)
+    if not session.replaced and not again:
+        return []
+    amount = f"{session.replaced} chunks, {again / (1 << 20):.1f} MiB read for it"
+    return [f"damage in the repository was healed from the disks: {amount}; `offhost repo verify` tells what is left"]
 
 
 def settle(session: WriteSession, again: Sequence[Callable[[], object]], stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from offhost.backup.copy import DiskCopy, map_of, settle
+from offhost.backup.copy import DiskCopy, healed, map_of, settle
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskReport, VmReport
 from offhost.clock import Clock
@@ -70,7 +70,8 @@ class ImageBackup:
             settle(session, [*again, lambda: self.destination.store_files(session, files)], self.stop)
             _check_unchanged(paths, before)
             session.commit(point)
-            return self._report(point, [report for _, report in copied.values()], started)
+            warnings = healed(session, [copy for copy, _ in copied.values()])
+            return self._report(point, [report for _, report in copied.values()], started, warnings)
 
     def _copy(
         self, session: WriteSession, base: RestorePoint | None, key: DiskKey, disk: DiskImage
@@ -100,14 +101,16 @@ class ImageBackup:
             host_bytes=0,
         )
 
-    def _report(self, point: Manifest, disks: Sequence[DiskReport], started: datetime) -> VmReport:
+    def _report(
+        self, point: Manifest, disks: Sequence[DiskReport], started: datetime, warnings: Sequence[str]
+    ) -> VmReport:
         return VmReport(
             vm=self.name,
             vm_id=point.vm_id,
             point=point.id,
             consistency="offline",
             disks=tuple(disks),
-            warnings=(),
+            warnings=tuple(warnings),
             problem=None,
             started=started.isoformat(),
             ended=self.clock.now().isoformat(),

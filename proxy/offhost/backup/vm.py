@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from offhost.aio import guarded, in_thread, shielded, threaded
 from offhost.backup.base import base_disk, full_read_reason, source_of
-from offhost.backup.copy import DiskCopy, map_of, settle
+from offhost.backup.copy import DiskCopy, healed, map_of, settle
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskReport, Problem, VmReport
 from offhost.clock import Clock
@@ -279,6 +279,7 @@ class _Run:
         again: list[Callable[[], object]] = [partial(copied.copy.run, self._stop) for copied in self._copied]
         again.append(lambda: self._backup.destination.store_files(session, files))
         await snap.reading(settle, session, again, self._stop, interrupt=self._stop.set)
+        self._warnings += healed(session, [copied.copy for copied in self._copied])
         await snap.gate()
         await shielded(in_thread(self._put, session, point, snap.consistency))
 

@@ -16,6 +16,8 @@ from offhost.cli.repository import interruptible, opened
 if TYPE_CHECKING:
     from offhost.backup.report import VmReport
 
+EXIT_WARNINGS = 3
+
 
 @click.group()
 def backup() -> None:
@@ -42,7 +44,7 @@ def image(
     name: str,
     write_check: Literal["full", "sample", "off"],
     compression: Literal["lz4", "zstd", "none"],
-) -> None:
+) -> int:
     """Back up raw or VMDK disks, or a folder with a VM's .vmx and .vmdk files.
 
     The second time under the same name, only new content is stored.
@@ -63,6 +65,7 @@ def image(
         destination = Destination(repository, workers, Compression(codec), write_check)
         report = ImageBackup(destination, name, SystemClock(), progress, stop).run(files)
     print_report(report, as_json=invocation.json)
+    return EXIT_WARNINGS if report.warnings else 0
 
 
 @backup.command("vm")
