@@ -76,6 +76,11 @@ class Location(NamedTuple):
     kind: int
     codec: int
 
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"pack {self.pack[:12]}, slot {self.slot}, byte {self.offset}"
+
 
 @dataclass(frozen=True, slots=True)
 class PackCipher:
@@ -83,6 +88,7 @@ class PackCipher:
 
     header: bytes
     repository_id: bytes
+    key: bytes = field(repr=False)
     aes: AESGCM = field(repr=False)
 
     @classmethod
@@ -93,7 +99,8 @@ class PackCipher:
         magic, kind, suite, epoch, salt = _HEADER.unpack(header)
         if (magic, kind, suite) != (_MAGIC, _TYPE, _SUITE):
             raise PackCorrupt(f"{name}: its header is not that of a pack")
-        return cls(header, keyring.repository_id, AESGCM(keyring.sealing_key(epoch, _SEALING_KIND, salt)))
+        key = keyring.sealing_key(epoch, _SEALING_KIND, salt)
+        return cls(header, keyring.repository_id, key, AESGCM(key))
 
     def associated(self, slot: int, chunk: bytes, *, kind: int, codec: int, plain: int) -> bytes:
         """What a chunk's seal binds it to."""
@@ -105,16 +112,15 @@ class PackCipher:
 
     def unpack_chunk(self, chunk: ChunkId, at: Location, sealed: bytes | memoryview, id_key: bytes) -> CompressedChunk:
         """A chunk as it was sealed, with its plaintext, checked alike. Raises: ChunkCorrupt."""
-        where = f"pack {at.pack[:12]}, slot {at.slot}, byte {at.offset}"
         try:
             packed = self.aes.decrypt(
                 _nonce(at.slot), sealed, self.associated(at.slot, chunk, kind=at.kind, codec=at.codec, plain=at.plain)
             )
         except InvalidTag as error:
-            raise ChunkCorrupt(f"{where}: chunk {chunk.hex()[:12]} fails its seal") from error
+            raise ChunkCorrupt(f"{at.where}: chunk {chunk.hex()[:12]} fails its seal") from error
         plain = decompress(at.codec, packed, at.plain)
         if blake3.blake3(plain, key=id_key).digest() != chunk:
-            raise ChunkCorrupt(f"{where}: the content is not that of chunk {chunk.hex()[:12]}")
+            raise ChunkCorrupt(f"{at.where}: the content is not that of chunk {chunk.hex()[:12]}")
         return CompressedChunk(chunk, Codec(at.codec), at.plain, packed, memoryview(plain))
 
     def open_directory(self, name: str, sealed: bytes) -> Entries:

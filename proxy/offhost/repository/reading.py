@@ -7,13 +7,16 @@ the chunks are for (diskmap, points).
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 
 from offhost.backend.contract import Backend
 from offhost.errors import BackendError, ChunkCorrupt, IntegrityError, ObjectNotFound, OffhostError, PackCorrupt
 from offhost.ids import ChunkId
+from offhost.repository.hand import Wanted
+from offhost.repository.hands import Hand, HandLost, Hands
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
 from offhost.repository.packs import Kind, Location, PackCipher, pack_object, read_header
@@ -23,14 +26,51 @@ _log = logging.getLogger(__name__)
 _FETCH_BYTES = 8 << 20
 _GAP_BYTES = 64 << 10
 
+Places = Mapping[ChunkId, Sequence[tuple[int, int]]]
+"""Where chunks belong in a span, and how long they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """Neighbours in a pack as they were read, or, without a cipher, why they could not be."""
+
+    batch: list[tuple[ChunkId, Location]]
+    cipher: PackCipher | None = None
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
+    error: OffhostError = field(default_factory=lambda: PackCorrupt("not read"))
+
+    def sealed(self, position: int) -> memoryview:
+        """One of the chunks."""
+        start = self.batch[position][1].offset - self.batch[0][1].offset
+        return self.data[start : start + self.batch[position][1].stored]
+
+    def positions(self) -> list[tuple["_Fetched", int]]:
+        """Each of the chunks by its position."""
+        return [(self, position) for position in range(len(self.batch))]
+
+    def check_lengths(self, places: Places) -> None:
+        """Raises: PackCorrupt when a chunk is not as long as the place that is meant for it."""
+        for chunk, at in self.batch:
+            for _, length in places[chunk]:
+                if at.plain != length:
+                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {at.plain} bytes where the map says {length}")
+
+    def lay(self, hand: Hand, places: Places) -> bool:
+        """Put it on a hand's tray; whether there was anything to put, and room for it."""
+        if self.cipher is None:
+            return False
+        wanted = [Wanted(chunk, at, [start for start, _ in places[chunk]]) for chunk, at in self.batch]
+        return hand.lay(self.cipher, map(self.sealed, range(len(wanted))), wanted)
+
 
 class PackReader:
     """Reads and checks chunks. Thread-safe."""
 
     def __init__(self, backend: Backend, keyring: Keyring, index: Index) -> None:
         self._backend, self._index = backend, index
+        self.hands = Hands()
         metadata = keyring.metadata_id_key()
-        self._id_keys = {Kind.CONTENT: keyring.id_key, Kind.LEAF: metadata, Kind.PAGE: metadata}
+        self._id_keys: dict[int, bytes] = {Kind.CONTENT: keyring.id_key, Kind.LEAF: metadata, Kind.PAGE: metadata}
         lock = threading.Lock()
 
         @lru_cache(maxsize=256)
@@ -51,10 +91,30 @@ class PackReader:
         A copy that fails its checks is logged, and another one read in its place. Raises: IntegrityError naming pack,
         slot and offset when a chunk has no good copy, or is of another kind.
         """
-        places = sorted(zip(self._find(chunks, kind), chunks, strict=True), key=_by_place)
-        for pack, group in groupby(places, key=lambda place: place[0].pack):
-            for batch in _batches(list(group)):
-                yield from self._fetch(pack, batch, self._id_keys[kind])
+        for fetched in self._fetch(chunks, kind):
+            yield from self._open(fetched, kind)
+
+    def fill(self, hand: Hand, places: Places, kind: Kind) -> None:
+        """Have a hand open chunks into all their places in its span. Raises as `read_many` does."""
+        laid: list[_Fetched] = []
+        left: list[tuple[_Fetched, int]] = []
+        for fetched in self._fetch(list(places), kind):
+            fetched.check_lengths(places)
+            if fetched.lay(hand, places):
+                laid.append(fetched)
+            else:
+                left += fetched.positions()
+        given = [position for fetched in laid for position in fetched.positions()]
+        try:
+            left += [given[at] for at in hand.open(self._id_keys)]
+        except HandLost as error:
+            _log.info("a process that opens chunks was lost, threads do its work: %s", error)
+            left += given
+        for fetched, position in left:
+            chunk, _ = fetched.batch[position]
+            plain = self._open_one(fetched, position, kind)
+            for start, _ in places[chunk]:
+                hand.span[start : start + len(plain)] = plain
 
     def _find(self, chunks: Sequence[ChunkId], kind: Kind) -> list[Location]:
         places = self._index.look_up(chunks)
@@ -72,25 +132,35 @@ class PackReader:
             found.append(place)
         return found
 
-    def _fetch(
-        self, pack: str, batch: Sequence[tuple[Location, ChunkId]], id_key: bytes
-    ) -> Iterator[tuple[ChunkId, bytes | memoryview]]:
-        start, end = batch[0][0].offset, batch[-1][0].offset + batch[-1][0].stored
+    def _fetch(self, chunks: Sequence[ChunkId], kind: Kind) -> Iterator["_Fetched"]:
+        """The ranges of packs that the chunks lie in."""
+        places = sorted(zip(chunks, self._find(chunks, kind), strict=True), key=_by_place)
+        for pack, group in groupby(places, key=lambda place: place[1].pack):
+            for batch in _batches(list(group)):
+                yield self._fetched(pack, batch)
+
+    def _fetched(self, pack: str, batch: list[tuple[ChunkId, Location]]) -> "_Fetched":
+        (_, first), (_, last) = batch[0], batch[-1]
+        length = last.offset + last.stored - first.offset
         try:
-            data = memoryview(self._backend.get_range(pack_object(pack), start, end - start))
-            cipher = self._cipher(pack)
+            data = memoryview(self._backend.get_range(pack_object(pack), first.offset, length))
+            return _Fetched(batch, self._cipher(pack), data)
         except (IntegrityError, BackendError) as error:
-            for _, chunk in batch:  # each by itself: damage further on in the pack may leave this one whole
-                yield chunk, self._another(chunk, None, id_key, error)
-            return
-        for at, chunk in batch:
-            sealed = data[at.offset - start : at.offset - start + at.stored]
-            try:
-                plain = cipher.open_chunk(chunk, at, sealed, id_key)
-            except IntegrityError as error:
-                self._index.distrust(at, str(error))
-                plain = self._another(chunk, at, id_key, error)
-            yield chunk, plain
+            return _Fetched(batch, error=error)
+
+    def _open(self, fetched: "_Fetched", kind: Kind) -> Iterator[tuple[ChunkId, bytes | memoryview]]:
+        for position, (chunk, _) in enumerate(fetched.batch):
+            yield chunk, self._open_one(fetched, position, kind)
+
+    def _open_one(self, fetched: "_Fetched", position: int, kind: Kind) -> bytes | memoryview:
+        chunk, at = fetched.batch[position]
+        if fetched.cipher is None:  # each by itself: damage further on in the pack may leave this one whole
+            return self._another(chunk, None, self._id_keys[kind], fetched.error)
+        try:
+            return fetched.cipher.open_chunk(chunk, at, fetched.sealed(position), self._id_keys[kind])
+        except IntegrityError as error:
+            self._index.distrust(at, str(error))
+            return self._another(chunk, at, self._id_keys[kind], error)
 
     def _another(self, chunk: ChunkId, bad: Location | None, id_key: bytes, error: OffhostError) -> bytes | memoryview:
         """A chunk from any of its copies but the bad one. Raises: what was wrong with the one tried first."""
@@ -117,20 +187,20 @@ class PackReader:
         return self._id_keys[kind]
 
 
-def _by_place(place: tuple[Location, ChunkId]) -> tuple[str, int]:
-    return place[0].pack, place[0].offset
+def _by_place(place: tuple[ChunkId, Location]) -> tuple[str, int]:
+    return place[1].pack, place[1].offset
 
 
-def _batches(places: Sequence[tuple[Location, ChunkId]]) -> Iterator[list[tuple[Location, ChunkId]]]:
+def _batches(places: Sequence[tuple[ChunkId, Location]]) -> Iterator[list[tuple[ChunkId, Location]]]:
     """Neighbours in a pack that are worth one read."""
-    batch: list[tuple[Location, ChunkId]] = []
-    for place in places:
+    batch: list[tuple[ChunkId, Location]] = []
+    for chunk, at in places:
         if batch:
-            first, last = batch[0][0], batch[-1][0]
-            gap = place[0].offset - (last.offset + last.stored)
-            if gap > _GAP_BYTES or place[0].offset + place[0].stored - first.offset > _FETCH_BYTES:
+            first, last = batch[0][1], batch[-1][1]
+            gap = at.offset - (last.offset + last.stored)
+            if gap > _GAP_BYTES or at.offset + at.stored - first.offset > _FETCH_BYTES:
                 yield batch
                 batch = []
-        batch.append(place)
+        batch.append((chunk, at))
     if batch:
         yield batch

@@ -163,9 +163,11 @@ class Repository(UnlockedRepository):
             yield self.restore_point(manifest)
         finally:
             presence.leave()
+            self.reader.hands.rest()
 
     def close(self) -> None:
         """Wait for what is on its way."""
+        self.reader.hands.rest()
         self.store.close()
 
     def __enter__(self) -> "Repository":

@@ -3,6 +3,8 @@
 Does not own: where what is read goes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from offhost.blockio import check_range, clear
@@ -53,6 +55,17 @@ class PointDiskReader:
 
     def _read_within(self, span: int, start: int, buffer: memoryview) -> None:
         """Copy the pieces of a span's chunks that overlap `[start, start + len(buffer))`, and clear what is between."""
+        end = start + len(buffer)
+        places = self._laid_out(span, start, buffer)
+        for chunk, plain in self._reader.read_many(list(places), Kind.CONTENT):
+            for at, length in places[chunk]:
+                if len(plain) != length:
+                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {len(plain)} bytes where the map says {length}")
+                low, high = max(at, start), min(at + length, end)
+                buffer[low - start : high - start] = memoryview(plain)[low - at : high - at]
+
+    def _laid_out(self, span: int, start: int, buffer: memoryview) -> dict[ChunkId, list[tuple[int, int]]]:
+        """Where, and how long, the chunks are that a part of a span needs; what is between them is cleared."""
         end, at = start + len(buffer), start
         places: dict[ChunkId, list[tuple[int, int]]] = {}
         for ref in self.map.span(span):
@@ -61,12 +74,22 @@ class PointDiskReader:
                 clear(buffer[at - start : max(ref.start, at) - start])
                 at = ref.start + ref.length
         clear(buffer[min(at, end) - start :])
-        for chunk, plain in self._reader.read_many(list(places), Kind.CONTENT):
-            for at, length in places[chunk]:
-                if len(plain) != length:
-                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {len(plain)} bytes where the map says {length}")
-                low, high = max(at, start), min(at + length, end)
-                buffer[low - start : high - start] = memoryview(plain)[low - at : high - at]
+        return places
+
+    @contextmanager
+    def lent(self, offset: int, length: int) -> Iterator[memoryview | None]:
+        """One span, whole, in memory that another process has read it into; None where `read_into` does as well."""
+        span, start = divmod(offset, SPAN_BYTES)
+        hand = self._reader.hands.lend() if not start and length == min(SPAN_BYTES, self.size_bytes - offset) else None
+        if hand is None:
+            yield None
+            return
+        try:
+            buffer = hand.span[:length]
+            self._reader.fill(hand, self._laid_out(span, 0, buffer), Kind.CONTENT)
+            yield buffer
+        finally:
+            self._reader.hands.give_back(hand)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -6,6 +6,8 @@ repository does with every byte.
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +21,15 @@ Progress = Callable[[int], object]
 """Told how many bytes more are done, holes included, one call at a time from any thread; raising ends the copy."""
 
 
+@runtime_checkable
+class Lender(Protocol):
+    """A source that may have a span in memory of its own already, or soon."""
+
+    def lent(self, offset: int, length: int) -> AbstractContextManager[memoryview | None]:
+        """A whole span's bytes for as long as the scope lasts; None where `read_into` does as well."""
+        ...
+
+
 def copy_out(source: ReadAt, target: WriteAt, workers: SpanWorkers, progress: Progress) -> None:
     """Write all of a disk that is not zeros to a target that reads as zeros, each byte once; make it durable.
 
@@ -30,15 +41,25 @@ def copy_out(source: ReadAt, target: WriteAt, workers: SpanWorkers, progress: Pr
 
     def one(span: int) -> None:
         start = span * SPAN_BYTES
-        buffer = workers.buffer()[: _length(source, span)]
-        source.read_into(start, buffer)
-        for low, high in _data(buffer):
-            target.write_at(start + low, buffer[low:high])
+        with _read(source, span, workers) as buffer:
+            for low, high in _data(buffer):
+                target.write_at(start + low, buffer[low:high])
         with lock:
-            progress(len(buffer))
+            progress(_length(source, span))
 
     workers.each(spans, one, threading.Event())
     target.sync()
+
+
+@contextmanager
+def _read(source: ReadAt, span: int, workers: SpanWorkers) -> Iterator[memoryview]:
+    """A span's bytes while the scope lasts: as the source lends them, or in this thread's buffer."""
+    start, length = span * SPAN_BYTES, _length(source, span)
+    with source.lent(start, length) if isinstance(source, Lender) else nullcontext() as lent:
+        buffer = lent or workers.buffer()[:length]
+        if lent is None:
+            source.read_into(start, buffer)
+        yield buffer
 
 
 def _length(source: ReadAt, span: int) -> int:
