@@ -72,7 +72,7 @@ def without_repetitions(rows: Entries) -> Entries:
 
 
 def one_of_each(rows: Entries) -> Entries:
-    """Of sorted rows, one for each id."""
+    """Of sorted rows, one for each id, in any order."""
     keys = key_column(rows)
     same = keys[1:] == keys[:-1]
     if not same.any():
