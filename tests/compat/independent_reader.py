@@ -108,10 +108,11 @@ class Repository:
             "encrypted where it should not be, or not where it should",
         )
         sweeps = [self.opened(name) for name in self.listed("sweeps")]
+        said = {kind: self.marks(f"marks/{kind}-") for kind in ("forgotten", "pin", "unpin")}
+        lifted = {mark["pin"] for mark in said["unpin"].values()}
+        pinned = {mark["point"] for pin, mark in said["pin"].items() if pin not in lifted}
         self.dead = {point for sweep in sweeps for point in sweep["points"]}
-        for name in self.listed("marks"):
-            if name.startswith("marks/forgotten-"):
-                self.dead.add(self.opened(name)["point"])
+        self.dead |= {mark["point"] for mark in said["forgotten"].values()} - pinned
         self.places: dict[bytes, list[Place]] = {}
         swept = {pack for sweep in sweeps for pack in sweep["packs"]}
         self.packs = {name.rpartition("/")[2] for name in self.listed("packs")} - swept
@@ -120,6 +121,9 @@ class Repository:
 
     def listed(self, folder: str) -> list[str]:
         return sorted(str(path.relative_to(self.root)) for path in (self.root / folder).rglob("*") if path.is_file())
+
+    def marks(self, prefix: str) -> dict[str, dict[str, Any]]:
+        return {name[len(prefix) :]: self.opened(name) for name in self.listed("marks") if name.startswith(prefix)}
 
     def cipher(self, header: bytes, magic: bytes, kind: int, key_type: int) -> AESGCM:
         found, of_kind, suite, epoch, salt = struct.unpack("<8sBBH32s", header)

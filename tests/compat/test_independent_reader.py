@@ -18,6 +18,7 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
 from offhost.repository.access import Access
+from offhost.repository.collect import Collector
 from offhost.repository.credentials import Unencrypted, Unlock
 from offhost.repository.keyfile import KeyFile
 from offhost.repository.manifest import Manifest, PointDisk, PointFile
@@ -99,6 +100,21 @@ def test_spans_patches_files_and_every_codec_are_read_by_the_document_alone(
     stored = {(place.kind, place.codec) for places in reader.places.values() for place in places}
     assert {(1, Codec.RAW), (1, Codec.LZ4), (1, Codec.ZSTD)} <= stored
     assert reader.check_runs() == sum(map(len, reader.places.values()))
+
+
+def test_forgotten_pinned_and_swept_points_are_told_apart(tmp_path: Path, workers: SpanWorkers) -> None:
+    root = unpack(HERE / "format-1.tar.gz", tmp_path)
+    with opened(root) as repository:
+        gone, kept, back = repository.points.all()
+        for point in (gone, kept, back):
+            repository.marks.forget(point.id, "a test")
+        repository.marks.pin(kept.id, "a test")
+        repository.marks.unpin(repository.marks.pin(back.id, "a test"))
+        Collector(repository, threading.Event()).run()
+    reader = Reader(root, "passphrase", PASSPHRASE.text)
+    (left,) = reader.points()
+    assert left["id"] == kept.id
+    assert content(reader, left["disks"][0]) == generations()[1]
 
 
 @pytest.mark.parametrize(
