@@ -6,7 +6,7 @@ Does not own: which packs are checked, and when (verify), whom damage harms (har
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,6 +15,8 @@ from typing import TypeVar
 from offhost.backend.contract import Backend
 from offhost.errors import AccessDenied, BackendError, IntegrityError, ObjectNotFound, OffhostError, Stopped
 from offhost.ids import ChunkId
+from offhost.repository.hand import Wanted
+from offhost.repository.hands import HandLost, Hands
 from offhost.repository.keys import Keyring
 from offhost.repository.marks import Slots
 from offhost.repository.packs import (
@@ -74,7 +76,8 @@ class PackCheck:
 class PackChecker:
     """Checks packs. Thread-safe, when what it tells is.
 
-    `before_read` is told how many bytes are read next, and may wait; `on_directory` each directory that opened.
+    `before_read` is told how many bytes are read next, and may wait; `on_directory` each directory that opened. The
+    chunks are opened by `hands` where there are any: they read nothing, and what they find bad is looked at again here.
     """
 
     backend: Backend
@@ -82,6 +85,7 @@ class PackChecker:
     stop: threading.Event
     before_read: Callable[[int], object] = lambda _: None
     on_directory: Callable[[str, Entries], object] = lambda *_: None
+    hands: Hands = field(default_factory=lambda: Hands(0))
     _id_keys: dict[int, bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,7 +105,9 @@ class PackChecker:
             check.gone = True
             check.fault = PackFault(pack, None, f"{pack_object(pack)} has vanished: {error}")
         except (IntegrityError, BackendError) as error:
-            check.fault = PackFault(pack, None, str(error), lasting=not isinstance(error, AccessDenied))
+            self._prove_alive(error)
+            what = str(error) if pack in str(error) else f"{pack_object(pack)}: {error}"
+            check.fault = PackFault(pack, None, what, lasting=not isinstance(error, AccessDenied))
         else:
             check.chunks = len(entries)
             self.on_directory(pack, entries)
@@ -147,40 +153,55 @@ class PackChecker:
         except ObjectNotFound:
             raise
         except (IntegrityError, BackendError) as error:
+            self._prove_alive(error)
             if len(batch) == 1:
                 bad[first.slot] = error
                 return
             for one in batch:
                 self._check_batch(cipher, [one], bad)
             return
-        for chunk, at in batch:
-            start = at.offset - first.offset
+        sealed = [data[at.offset - first.offset :][: at.stored] for _, at in batch]
+        for position in self._doubtful(cipher, batch, sealed):
+            chunk, at = batch[position]
             try:
                 key = self._id_keys.get(at.kind)
                 if key is None:
                     raise IntegrityError(f"pack {at.pack[:12]}, slot {at.slot}: a chunk of unknown kind {at.kind}")
-                cipher.open_chunk(chunk, at, data[start : start + at.stored], key)
+                cipher.open_chunk(chunk, at, sealed[position], key)
             except IntegrityError as error:
                 bad[at.slot] = error
 
+    def _doubtful(
+        self, cipher: PackCipher, batch: Sequence[tuple[ChunkId, Location]], sealed: Sequence[memoryview]
+    ) -> Iterable[int]:
+        """Which chunks are to be opened here: those that another process has not found good."""
+        everything = range(len(batch))
+        hand = self.hands.lend()
+        if hand is None:
+            return everything
+        try:
+            if not hand.lay(cipher, sealed, [Wanted(chunk, at) for chunk, at in batch]):
+                return everything
+            return sorted(hand.open(self._id_keys))
+        except HandLost:
+            return everything
+        finally:
+            self.hands.give_back(hand)
+
     def _persistently(self, read: Callable[[], T]) -> T:
-        """Read, trying again what may pass. A store that fails as a whole is no damage of a pack: that is raised."""
-        for attempt in range(_ATTEMPTS):
+        """Read, trying again what may pass."""
+        for attempt in range(_ATTEMPTS - 1):
             try:
                 return read()
             except BackendError as error:
                 if not error.retry:
                     raise
-                if attempt == _ATTEMPTS - 1:
-                    break
                 self.stop.wait(_WAIT_S * 2**attempt)
-        self._prove_alive()
         return read()
 
-    def _prove_alive(self) -> None:
-        """Read something else; when even that fails, the trouble is not this pack's."""
-        item = next(self.backend.list("config/"), None)
-        if item is not None:
+    def _prove_alive(self, error: OffhostError) -> None:
+        """After what may be the store's trouble and not one pack's, read something else. Raises: what that raises."""
+        if error.retry and (item := next(self.backend.list("config/"), None)):
             self.backend.get_range(item.name, 0, 1)
 
 
