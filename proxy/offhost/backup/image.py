@@ -38,6 +38,8 @@ class ImageBackup:
     clock: Clock
     progress: DiskProgress
     stop: threading.Event
+    tags: tuple[str, ...] = ()
+    """Put on the point; retention may keep it by them."""
 
     def run(self, paths: Sequence[Path]) -> VmReport:
         """Store images as one restore point. Blocking.
@@ -46,6 +48,7 @@ class ImageBackup:
         RepositoryError, BackendError; Stopped. No point exists then.
         """
         started = self.clock.now()
+        tagged = {"tags": list(self.tags)} if self.tags else {}
         repository = self.destination.repository
         with ExitStack() as scope:
             disks, files = _opened(scope, paths)
@@ -64,7 +67,7 @@ class ImageBackup:
                 consistency="offline",
                 disks=tuple(PointDisk(key, _label(disks[key]), copy.finish()) for key, (copy, _) in copied.items()),
                 files=stored_files,
-                origin={"kind": "image", "files": [str(path) for path in paths]},
+                origin={"kind": "image", "files": [str(path) for path in paths]} | tagged,
             )
             again: list[Callable[[], object]] = [partial(copy.run, self.stop) for copy, _ in copied.values()]
             settle(session, [*again, lambda: self.destination.store_files(session, files)], self.stop)

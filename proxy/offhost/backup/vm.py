@@ -114,6 +114,8 @@ class VmBackup:
     on_cancelled: Callable[[VmReport], None] | None = None
     job: str | None = None
     """The job's name, which its points' retention goes by."""
+    tags: tuple[str, ...] = ()
+    """What retention may keep points by, too."""
 
     async def run(self, vm: Vm) -> VmReport:
         """Back up a VM, which the caller has claimed.
@@ -314,7 +316,8 @@ class _Run:
         """Who made the point: retention goes by the job, and by whose job it is."""
         owner = self._backup.owner
         made_by = {"job": self._backup.job, "installation": owner.installation, "run": owner.run}
-        return {"kind": "vm", **made_by, "started": self._started.isoformat()}
+        tags = {"tags": list(self._backup.tags)} if self._backup.tags else {}
+        return {"kind": "vm", **made_by, "started": self._started.isoformat(), **tags}
 
 
 def _refuse(vm: Vm, present: VmConfiguration) -> None:

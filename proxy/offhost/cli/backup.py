@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 EXIT_WARNINGS = 3
 
 
+_tag_option = click.option(
+    "--tag", "tags", metavar="TAG", multiple=True, help="A word on the restore point, to keep it by; repeatable."
+)
+
+
 @click.group()
 def backup() -> None:
     """Back up a disk image, or a VM, once and without a job."""
@@ -35,6 +40,7 @@ def backup() -> None:
     help="How many chunks are opened again and compared before their pack is stored.",
 )
 @click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@_tag_option
 @json_option
 @click.pass_obj
 def image(
@@ -44,6 +50,7 @@ def image(
     name: str,
     write_check: Literal["full", "sample", "off"],
     compression: Literal["lz4", "zstd", "none"],
+    tags: tuple[str, ...],
 ) -> int:
     """Back up raw or VMDK disks, or a folder with a VM's .vmx and .vmdk files.
 
@@ -63,7 +70,7 @@ def image(
         shown(quiet=invocation.json) as progress,
     ):
         destination = Destination(repository, workers, Compression(codec), write_check)
-        report = ImageBackup(destination, name, SystemClock(), progress, stop).run(files)
+        report = ImageBackup(destination, name, SystemClock(), progress, stop, tags).run(files)
     print_report(report, as_json=invocation.json)
     return EXIT_WARNINGS if report.warnings else 0
 
@@ -72,9 +79,10 @@ def image(
 @click.argument("name", metavar="VM")
 @click.option("--vcenter", metavar="NAME", help="Which vCenter of proxy.yaml, where it names several.")
 @click.option("--full", is_flag=True, help="Read every disk in full.")
+@_tag_option
 @json_option
 @click.pass_obj
-def back_up_vm(invocation: Invocation, name: str, vcenter: str | None, full: bool) -> int:
+def back_up_vm(invocation: Invocation, *, name: str, vcenter: str | None, full: bool, tags: tuple[str, ...]) -> int:
     """Back up a VM, by its name where unique or its identity, through vSphere into a repository of proxy.yaml.
 
     `--repo NAME` chooses the repository where proxy.yaml names several.
@@ -90,6 +98,7 @@ def back_up_vm(invocation: Invocation, name: str, vcenter: str | None, full: boo
         repository=only(configuration.repositories, invocation.repo, "repository", "--repo"),
         include=(Rule(vm=name),),
         mode="full" if full else "incremental",
+        tags=tags,
     )
     run = foreground(run_here(configuration, spec, quiet=invocation.json))
     print_run(run, as_json=invocation.json)

@@ -74,12 +74,16 @@ def _forgotten(
 
 
 def _print(found: Sequence[Manifest], marked: Mapping[SessionId, str], mark: str) -> None:
-    """The table; the column that tells of marks is there when there are any."""
-    header = ("POINT", "VM", "TIME (UTC)", "KIND", "CONSISTENCY", "DISKS", "SIZE")
+    """The table; the columns for tags and marks are there when there are any."""
+    header = ["POINT", "VM", "TIME (UTC)", "KIND", "CONSISTENCY", "DISKS", "SIZE"]
+    rows = [_row(point) for point in found]
+    if any(map(_tags, found)):
+        header.append("TAGS")
+        rows = [(*row, " ".join(_tags(point))) for row, point in zip(rows, found, strict=True)]
     if any(point.id in marked for point in found):
-        table((*header, mark.upper()), [(*_row(point), marked.get(point.id, "")) for point in found])
-    else:
-        table(header, [_row(point) for point in found])
+        header.append(mark.upper())
+        rows = [(*row, marked.get(point.id, "")) for row, point in zip(rows, found, strict=True)]
+    table(tuple(header), rows)
 
 
 @points.command()
@@ -153,11 +157,17 @@ def _described(point: Manifest) -> dict[str, Any]:
         "time": point.time.isoformat(),
         "kind": point.kind,
         "consistency": point.consistency,
+        "tags": _tags(point),
         "disks": [
             {"key": disk.key, "label": disk.label, "size_bytes": disk.size_bytes, "data_bytes": disk.map.data_bytes}
             for disk in point.disks
         ],
     }
+
+
+def _tags(point: Manifest) -> list[str]:
+    tags = point.origin.get("tags")
+    return list(map(str, tags)) if isinstance(tags, list) else []
 
 
 def _row(point: Manifest) -> tuple[str, ...]:

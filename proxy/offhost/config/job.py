@@ -103,7 +103,6 @@ class Retention(Section):
     monthly: Count = Field(default=0, description="for how many months to keep the latest point of each, such as 12")
     yearly: Count = Field(default=0, description="for how many years to keep the latest point of each, such as 3")
     within: Age | None = Field(default=None, description="how much older than the latest what is kept may be: 30d")
-    tags: tuple[Text, ...] = Field(default=(), description="points with one of these tags are kept")
     after_vm_deleted: Age | None = Field(
         default=None, description="how long after its last point all points of a deleted VM go: 90d"
     )

@@ -170,6 +170,7 @@ class Engine:
                 min_free=self._configuration.limits.min_free,
             ),
             job=job.name,
+            tags=job.tags,
             clock=self._clock,
             is_dead=self._state.is_dead,
             on_cancelled=on_cancelled,

@@ -37,7 +37,6 @@ def _policy(written: Retention | None) -> RetentionPolicy:
         monthly=written.monthly,
         yearly=written.yearly,
         within=written.within,
-        tags=frozenset(written.tags),
         after_vm_deleted=written.after_vm_deleted,
     )
 

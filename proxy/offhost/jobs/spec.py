@@ -58,6 +58,8 @@ class JobSpec:
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     """By days of the schedule's time zone."""
     copy_to: tuple[CopyTarget, ...] = ()
+    tags: tuple[str, ...] = ()
+    """Put on its points."""
     vms: int | None = None
     """How many of its VMs at once; None: as many as the proxy."""
     vms_per_datastore: int | None = None

@@ -113,6 +113,16 @@ def test_days_are_those_of_the_zone_that_is_named(run: Run, points: list[Manifes
     assert rows(out)[0][4] == "daily 2026-01-02 (1 of 9)"
 
 
+def test_a_tag_is_put_with_the_backup_shown_and_kept_by(run: Run, root: Path) -> None:
+    image = root.parent / "disk.raw"
+    image.write_bytes(bytes(1 << 20))
+    for tags in (("--tag", "release", "--tag", "audit"), (), ()):
+        assert run("backup", "image", str(image), "--name", "web", *tags)[0] == 0
+    assert [each["tags"] for each in listed(run)] == [["release", "audit"], [], []]
+    assert [row[7] for row in rows(run("points", "list")[1])] == ["release audit", "", ""]
+    assert [row[3] for row in rows(run("retention", "explain", "--tag", "audit")[1])] == ["KEEP", "EXPIRE", "KEEP"]
+
+
 def test_decisions_as_json(run: Run, points: list[Manifest]) -> None:
     _, out, _ = run("retention", "explain", "--within", "24h", "--vm", "vc/web01", "--json")
     told = json.loads(out)

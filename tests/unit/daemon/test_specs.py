@@ -18,7 +18,7 @@ def test_every_key_of_a_job_arrives(files: Files) -> None:
         + "mode: full\nquiesce: { policy: require, timeout: 1h }\ntransports: [https]\n"
         + "limits: { vms: 3, per_datastore: 2 }\n"
         + "retention: { keep_last: 1, hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 36h, "
-        + "tags: [audit], after_vm_deleted: 12w }\n",
+        + "after_vm_deleted: 12w }\n",
     )
     spec = job_spec(load(files.file).jobs[0])
     assert (spec.name, spec.vcenter, spec.repository, spec.mode) == ("nightly", "main", "main", "full")
@@ -35,7 +35,6 @@ def test_every_key_of_a_job_arrives(files: Files) -> None:
         monthly=5,
         yearly=6,
         within=timedelta(hours=36),
-        tags=frozenset({"audit"}),
         after_vm_deleted=timedelta(weeks=12),
     )
     assert str(spec.timezone) == "Europe/Zurich"
