@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from faults.campaign import LONG, Tally, some
-from faults.powercut import Disk, Effect, Recorder, State, cuts
+from faults.powercut import ABSENT, Disk, Effect, Recorder, State, cuts
 from faults.story import WRITING, Step, World, assert_unharmed, attempt
 from offhost.backend.local import LocalBackend
 from offhost.errors import OffhostError
@@ -57,10 +57,17 @@ def test_what_a_failed_flush_lost_is_written_anew(template: World, fresh: Fresh,
         world = fresh()
         recorder = recorded(world, WRITING, failing)
         assert_unharmed_now(world)
+        assert_no_name_was_taken_twice(recorder.effects)
         failed = next(at for at, effect in enumerate(recorder.effects) if effect.what == "flush failed")
         later = [cut for cut in cuts(recorder.effects, template.root, 2) if cut[2] > failed]
         count = check(template, world, later[:: -(-len(later) // (20 if LONG else 2))], recorder.effects)
         tally.count("failed flush, then power cut", count + 1, count + 1)
+
+
+def assert_no_name_was_taken_twice(effects: Sequence[Effect]) -> None:
+    """A collector that saw a point's name taken has counted on what it saw."""
+    taken = [effect.path for effect in effects if effect.what == "entry" and effect.inode > ABSENT]
+    assert len(taken) == len(set(taken))
 
 
 def assert_unharmed_now(world: World) -> None:

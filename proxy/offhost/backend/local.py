@@ -66,13 +66,9 @@ class LocalBackend:
         with _translated(path), self._written_beside(data) as temporary:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             os.link(temporary, path)
-            try:
+            with _gone_unless_durable(path):
                 _flush_directory(path.parent)
                 _flush_directory(path.parent.parent)  # whoever made the folder may have died before its flush
-            except BaseException:
-                with suppress(OSError):  # what was not flushed does not count: a repetition writes anew
-                    path.unlink()
-                raise
 
     @contextmanager
     def _written_beside(self, data: bytes | bytearray | memoryview) -> Iterator[Path]:
@@ -157,6 +153,21 @@ class LocalBackend:
                 finally:
                     os.close(fd)
         return removed
+
+
+@contextmanager
+def _gone_unless_durable(path: Path) -> Iterator[None]:
+    """Take a new name back when it could not be flushed. That is no error to be tried again (Unavailable): others have
+    seen the name taken, and must not see it free and then taken anew.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise BackendError(f"{path}: its directory could not be flushed: {error.strerror}") from error
+        raise
 
 
 def _flush_directory(path: Path) -> None:
