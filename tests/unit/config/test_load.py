@@ -187,3 +187,27 @@ def test_copies_go_to_other_repositories_that_exist(files: Files, refusal: Refus
     files.job("nightly.yaml", JOB + "copy_to: [ { repository: main } ]\n")
     (mistake,) = refusal()
     assert "`copy_to` names the repository that the job backs up into" in mistake[0]
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        "",
+        ', passphrase: "{env A}", key_file: "{file /k}"',
+        ', passphrase: "{env A}", encryption: none',
+        ', key_file: "{file /k}", encryption: none',
+    ],
+)
+def test_a_repository_has_exactly_one_way_to_open_it(files: Files, refusal: Refusal, opened: str) -> None:
+    files.proxy(PROXY.replace(', passphrase: "{file /etc/offhost/passphrase}"', opened))
+    ((message, hint),) = refusal()
+    assert "exactly one of passphrase, key_file and encryption is needed" in message
+    assert hint
+    assert "encryption: none only for one that was made so" in hint
+
+
+@pytest.mark.parametrize("opened", ["key_file: /etc/offhost/key", "encryption: aes", "encryption: false"])
+def test_how_a_repository_is_opened_is_a_reference_or_none(files: Files, refusal: Refusal, opened: str) -> None:
+    files.proxy(PROXY.replace('passphrase: "{file /etc/offhost/passphrase}"', opened))
+    ((message, _),) = refusal()
+    assert message.startswith("proxy.yaml:")
