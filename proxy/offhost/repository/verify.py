@@ -106,7 +106,14 @@ class _Verification:
         self._vanished: list[str] = []
         self._agreement = Agreement()
         pace = Pace(reading.bytes_per_s if reading else None, repository.clock, stop)
-        self._checker = PackChecker(repository.backend, repository.keyring, stop, pace.take, self._agreement.learn)
+        self._checker = PackChecker(
+            repository.backend,
+            repository.keyring,
+            stop,
+            before_read=pace.take,
+            on_directory=self._agreement.learn,
+            hands=repository.reader.hands,
+        )
 
     def run(self) -> VerifyReport:
         """All of it."""
@@ -144,6 +151,8 @@ class _Verification:
         except BaseException:
             ledger.save(sizes)
             raise
+        finally:
+            repository.reader.hands.rest()
         ledger.save(sizes, done=self._reading.share >= 1)
 
     def _turn(self, ledger: Ledger, reading: Reading, sizes: Mapping[str, int]) -> list[str]:
