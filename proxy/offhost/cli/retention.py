@@ -6,9 +6,11 @@ say what is kept. Does not own: the rules (retention), which job a point belongs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -17,7 +19,7 @@ import click
 from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.output import note, say_json, table
-from offhost.cli.repository import unlocked
+from offhost.cli.repository import opened, unlocked
 from offhost.errors import NotFound, OffhostError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from offhost.ids import VmId
     from offhost.jobs.spec import JobSpec
     from offhost.repository.expiry import Judgement
+    from offhost.repository.manifest import Manifest
     from offhost.repository.unlocked import UnlockedRepository
     from offhost.retention import RetentionPolicy
     from offhost.vsphere.roster import Roster
@@ -159,7 +162,23 @@ def _by_options(invocation: Invocation, policy: RetentionPolicy, timezone: ZoneI
     from offhost.repository.expiry import OnePolicy, Terms, judge
 
     repository = unlocked(invocation)
-    return _Decided(str(invocation.repo), repository, judge(repository, OnePolicy(Terms(policy, timezone))))
+    with _damage_known(invocation, repository) as damaged:
+        judged = judge(repository, OnePolicy(Terms(policy, timezone)), damaged=damaged)
+    return _Decided(str(invocation.repo), repository, judged)
+
+
+@contextmanager
+def _damage_known(
+    invocation: Invocation, repository: UnlockedRepository
+) -> Iterator[Callable[[Sequence[Manifest]], Collection[str]]]:
+    """Which points are known to be damaged: the index is opened for it only where anything is."""
+    if not repository.marks.damaged():
+        yield lambda _: ()
+        return
+    from offhost.repository.suspects import suspects
+
+    with opened(invocation) as whole:
+        yield partial(suspects, whole)
 
 
 def _by_jobs(invocation: Invocation) -> tuple[list[_Decided], list[str]]:
@@ -178,8 +197,10 @@ def _by_jobs(invocation: Invocation) -> tuple[list[_Decided], list[str]]:
 
     decided = []
     for name in sorted({job.repository for job in jobs}):
-        repository = unlocked(replace(invocation, repo=name))
-        judged = judge(repository, by_job(jobs, name, installation), is_deleted=is_deleted)
+        named = replace(invocation, repo=name)
+        repository, scheme = unlocked(named), by_job(jobs, name, installation)
+        with _damage_known(named, repository) as damaged:
+            judged = judge(repository, scheme, is_deleted=is_deleted, damaged=damaged)
         decided.append(_Decided(name, repository, judged))
     return decided, warnings
 

@@ -5,10 +5,13 @@ the rules (retention), the judging and forgetting (repository.expiry).
 """
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from offhost.ids import InstallationId, VmId
 from offhost.jobs.spec import JobSpec
 from offhost.repository.expiry import ByJob, Judgement, Terms, expire, judge, strangers
+from offhost.repository.repository import Repository
+from offhost.repository.suspects import suspects
 from offhost.repository.unlocked import UnlockedRepository
 
 
@@ -18,12 +21,13 @@ def by_job(jobs: Iterable[JobSpec], repository: str, installation: InstallationI
     return ByJob(installation, terms)
 
 
-def expire_backed_up(repository: UnlockedRepository, scheme: ByJob, vms: Collection[VmId]) -> list[Judgement]:
+def expire_backed_up(repository: Repository, scheme: ByJob, vms: Collection[VmId]) -> list[Judgement]:
     """Apply a job's retention to VMs that exist; returns what was forgotten. Blocking.
 
     Raises: IntegrityError, BackendError.
     """
-    return expire(repository, judge(repository, scheme, vms=vms))
+    repository.refresh()
+    return expire(repository, judge(repository, scheme, vms=vms, damaged=partial(suspects, repository)))
 
 
 def expire_deleted(

@@ -110,11 +110,12 @@ def judge(
     *,
     vms: Collection[VmId] | None = None,
     is_deleted: Callable[[VmId], bool] = lambda _: False,
+    damaged: Callable[[Sequence[Manifest]], Collection[str]] = lambda _: (),
 ) -> list[Judgement]:
     """Decide on every point, or on those of some VMs: by VM, the oldest first, those that do not open last.
 
-    `is_deleted`: whether a VM is known not to exist any more. Raises: IntegrityError when a mark or a sweep does not
-    open; BackendError.
+    `is_deleted`: whether a VM is known not to exist any more; `damaged`: which of a VM's points are known to be, by id.
+    Raises: IntegrityError when a mark or a sweep does not open; BackendError.
     """
     pins: dict[str, list[str]] = {}
     for pin in repository.marks.pins(strict=True):
@@ -122,9 +123,9 @@ def judge(
     found: list[Judgement] = []
     for points, unreadable in _by_vm(repository, vms):
         judged: dict[str, Judgement] = {}
+        known = _Known(pins, damaged(points), repository.clock.now(), bool(points) and is_deleted(points[-1].vm_id))
         for history in scheme.histories(points) if points else ():
-            decided = _judged(history, pins, now=repository.clock.now(), deleted=is_deleted(points[-1].vm_id))
-            judged |= {each.id: each for each in decided}
+            judged |= {each.id: each for each in _judged(history, known)}
         found += [judged[point.id] for point in points]
         found += [_kept_unread(name, points) for name in unreadable]
     return sorted(found, key=lambda each: (each.vm_name, each.vm_id or ""))
@@ -150,27 +151,36 @@ def strangers(repository: UnlockedRepository, known: Collection[VmId]) -> set[Vm
     return {point.vm_id for folder in unknown for point in repository.points.survey(f"points/{folder}/")[0]}
 
 
-def _judged(
-    history: History, pins: Mapping[str, Sequence[str]], *, now: datetime, deleted: bool
-) -> Iterator[Judgement]:
-    points = [_point(point, pins.get(point.id, ())) for point in history.points]
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a VM and its points beside what the points say: pins by point, the damaged ones."""
+
+    pins: Mapping[str, Sequence[str]]
+    damaged: Collection[str]
+    now: datetime
+    deleted: bool
+
+
+def _judged(history: History, known: _Known) -> Iterator[Judgement]:
+    points = [_point(point, known) for point in history.points]
     if history.terms is None:
         decisions = [Decision(point, True, (*point.pinned, history.unclaimed)) for point in points]
     else:
         policy, timezone = history.terms.policy, history.terms.timezone
-        decisions = apply(policy, points, now=now, timezone=timezone, deleted=deleted)
+        decisions = apply(policy, points, now=known.now, timezone=timezone, deleted=known.deleted)
     for point, decision in zip(history.points, decisions, strict=True):
         yield Judgement(point.id, point.vm_id, point.vm_name, point.time, decision.keep, decision.reasons)
 
 
-def _point(point: Manifest, pins: Sequence[str]) -> Point:
+def _point(point: Manifest, known: _Known) -> Point:
     tags = point.origin.get("tags")
     return Point(
         id=point.id,
         sequence=point.sequence,
         time=point.time,
         tags=frozenset(map(str, tags)) if isinstance(tags, list) else frozenset(),
-        pins=tuple(pins),
+        pins=tuple(known.pins.get(point.id, ())),
+        damaged=point.id in known.damaged,
     )
 
 

@@ -2,19 +2,21 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import BackendError, Conflict, IntegrityError, NoSpace, NotFound
-from offhost.ids import InstallationId, SessionId, VmId
+from offhost.ids import ChunkId, InstallationId, SessionId, VmId
 from offhost.repository.collect import Collector
 from offhost.repository.expiry import ByJob, Judgement, OnePolicy, Terms, expire, judge, strangers
 from offhost.repository.manifest import Manifest
 from offhost.repository.pinning import forget, named, pin, unpin
 from offhost.repository.repository import Repository
 from offhost.repository.sealed import ObjectType, seal_json
+from offhost.repository.suspects import suspects
 from offhost.retention import RetentionPolicy
 from support.dated_points import FIRST, by_job, put_point
 from support.repositories import Memory, back_up, content, noise, opened
@@ -159,6 +161,22 @@ def test_nothing_expires_while_a_mark_or_a_sweep_does_not_open(repository: Repos
     with opened(root) as fresh, pytest.raises(IntegrityError):
         expire(fresh, judge(fresh, LAST))
     assert len(list((root / "points").rglob("?" * 32))) == 4  # one folder, three points
+
+
+def test_a_point_that_is_known_to_be_damaged_stands_in_for_no_whole_one(
+    repository: Repository, workers: SpanWorkers
+) -> None:
+    points = [back_up(repository, Memory(noise(seed, 1 << 20)), workers) for seed in (1, 2, 3)]
+    assert suspects(repository, points) == frozenset()
+    harmed = repository.restore_point(points[2]).map(points[2].disks[0])
+    (place,) = repository.store.index.look_up([ChunkId(harmed.span(0).ids[0].tobytes())])
+    assert place is not None
+    repository.marks.damage(place.pack, frozenset([place.slot]), "a bit turned over")
+    repository.refresh()
+    assert suspects(repository, points) == {points[2].id}
+    judged = judge(repository, LAST, damaged=partial(suspects, repository))
+    assert fates(judged) == [(points[0].id, False), (points[1].id, True), (points[2].id, True)]
+    assert judged[1].reasons == ("last 1 of 1, among the undamaged",)
 
 
 # --- meanwhile
