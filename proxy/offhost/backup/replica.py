@@ -22,7 +22,7 @@ from offhost.errors import ChunkCorrupt, IntegrityError
 from offhost.extents import Extent, ExtentMap
 from offhost.repository.changes import changed_areas
 from offhost.repository.diskmap import DiskMap
-from offhost.repository.manifest import DiskMapRef, PointDisk
+from offhost.repository.manifest import PointDisk
 from offhost.repository.repository import Repository
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
@@ -76,7 +76,7 @@ class _DiskOf:
 
 @dataclass(slots=True)
 class DiskReplica:
-    """The copy of one disk: `copy.run`, `finish`, and once that is durable `check`; the first may be repeated.
+    """The copy of one disk: `copy.run`, `copy.finish`, and once that is durable `check`; all may be repeated.
 
     `areas` None: the disk is read whole, and `reason` says why.
     """
@@ -164,7 +164,3 @@ class DiskReplica:
         for hole in areas.minus(ExtentMap(Extent(start + at, start + at + length) for at, length, _ in chunks)):
             if np.frombuffer(buffer[hole.start - start : hole.end - start], np.uint8).any():
                 raise ChunkCorrupt(f"disk {self.disk.key}, byte {hole.start}: what arrived is a hole at its source")
-
-    def finish(self) -> DiskMapRef:
-        """Store the map's pages."""
-        return self.copy.finish()

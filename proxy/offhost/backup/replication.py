@@ -9,13 +9,15 @@ stored, and the two repositories may differ in keys and cuts. A copy that is int
 finds.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
-from offhost.backup.copy import settle
+from offhost.backup.copy import healed, settle
 from offhost.backup.destination import Destination
 from offhost.backup.lineage import Relation, copied_origin
 from offhost.backup.replica import Base, DiskProgress, DiskReplica, of_repository
@@ -28,6 +30,8 @@ from offhost.repository.manifest import Manifest
 from offhost.repository.repository import Repository
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -134,20 +138,15 @@ class Replication:
                 return replace(described(point, "there"), copy=twins[0].id)
             with self._base(relation, point, latest) as base:
                 replica = _PointReplica(self, original, base, session)
-                files = replica.run()
-                copied = replace(
-                    point,
-                    id=session.id,
-                    sequence=relation.sequence_for(point),
-                    predecessor=repository.points.predecessor(latest.manifest) if latest else None,
-                    disks=tuple(replace(disk.disk, map=disk.finish()) for disk in replica.disks),
-                    files=self.destination.store_files(session, files),
-                    totals={},
-                    origin=copied_origin(relation.source, point, relation.missed_before(point)),
+                arrived = replica.arrived()
+                session.commit(
+                    replace(
+                        arrived,
+                        sequence=relation.sequence_for(point),
+                        predecessor=repository.points.predecessor(latest.manifest) if latest else None,
+                        origin=copied_origin(relation.source, point, relation.missed_before(point)),
+                    )
                 )
-                settle(session, [replica.run, lambda: self.destination.store_files(session, files)], self.stop)
-                replica.check(copied)
-                session.commit(copied)
         return replica.report(self._kept(point))
 
     @contextmanager
@@ -182,40 +181,67 @@ def described(point: Manifest, state: CopyState) -> PointCopy:
 
 
 class _PointReplica:
-    """One point on its way: what `run` stores may be stored again."""
+    """One point on its way."""
 
     def __init__(self, of: Replication, original: RestorePoint, base: Base, session: WriteSession) -> None:
-        self._of, self._point, self._session = of, original.manifest, session
-        self._original = original
-        self.disks = [
+        self._of, self._original, self._session = of, original, session
+        self._disks = [
             DiskReplica(of.source, of.destination, original, disk, base, session, of.progress)
-            for disk in self._point.disks
+            for disk in original.manifest.disks
         ]
 
-    def run(self) -> dict[str, bytes]:
-        """Copy the disks; the files' content, which is small."""
-        for disk in self.disks:
-            disk.copy.run(self._of.stop)
-        with of_repository(self._of.source):
-            return {file.name: self._original.file(file) for file in self._point.files}
+    def arrived(self) -> Manifest:
+        """Copy the content, make it durable and compare it; the point it belongs to, which does not exist yet.
 
-    def check(self, copied: Manifest) -> None:
-        """Compare what arrived, before it counts. Raises: IntegrityError; Stopped."""
-        arrived = self._of.destination.repository.restore_point(copied)
-        for disk in self.disks:
+        What reads back wrong counts as missing from then on, so a second round puts it there anew.
+        Raises: IntegrityError; SessionFenced; BackendError; Stopped.
+        """
+        copied = self._stored()
+        try:
+            self._check(copied)
+        except IntegrityError as error:
+            _log.warning("%s; what reads back wrong is copied once more", error)
+            copied = self._stored()
+            self._check(copied)
+        return copied
+
+    def _stored(self) -> Manifest:
+        destination = self._of.destination
+        with of_repository(self._of.source):
+            files = {file.name: self._original.file(file) for file in self._original.manifest.files}
+        again: list[Callable[[], object]] = [partial(disk.copy.run, self._of.stop) for disk in self._disks]
+        again.append(lambda: destination.store_files(self._session, files))
+        for store in again:
+            store()
+        copied = replace(
+            self._original.manifest,
+            id=self._session.id,
+            disks=tuple(replace(disk.disk, map=disk.copy.finish()) for disk in self._disks),
+            files=destination.store_files(self._session, files),
+            totals={},
+            sound_under=self._session.sound_under,
+        )
+        settle(self._session, again, self._of.stop)
+        return copied
+
+    def _check(self, copied: Manifest) -> None:
+        repository = self._of.destination.repository
+        arrived = repository.restore_point(copied)
+        for disk in self._disks:
             disk.check(arrived, self._of.stop)
-        with of_repository(self._of.destination.repository):
+        with of_repository(repository):
             for file in copied.files:
                 arrived.file(file)
 
     def report(self, copy: str) -> PointCopy:
         """What it amounted to."""
-        totals = [disk.copy.totals for disk in self.disks]
+        copies = [disk.copy for disk in self._disks]
+        whole = [f"{disk.label} was read in full: {disk.reason}" for disk in self._disks if disk.reason]
         return replace(
-            described(self._point, "copied"),
+            described(self._original.manifest, "copied"),
             copy=copy,
-            read_bytes=sum(total.read_bytes for total in totals),
-            new_bytes=sum(total.new_bytes for total in totals),
+            read_bytes=sum(copy.totals.read_bytes for copy in copies),
+            new_bytes=sum(copy.totals.new_bytes for copy in copies),
             stored_bytes=self._session.stored_bytes,
-            read_in_full=tuple(f"{disk.label}: {disk.reason}" for disk in self.disks if disk.reason),
+            notes=(*whole, *healed(self._session, copies)),
         )

@@ -60,8 +60,8 @@ class PointCopy:
     """Of these, what the destination did not have."""
     stored_bytes: int = 0
     """What that takes there, compressed and sealed."""
-    read_in_full: tuple[str, ...] = ()
-    """Why which disks were read whole, `label: reason`."""
+    notes: tuple[str, ...] = ()
+    """Why which disks were read whole; what was healed at the destination."""
     problem: Problem | None = None
 
 

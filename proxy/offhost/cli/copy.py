@@ -118,8 +118,8 @@ def _print(copied: PointCopy) -> None:
             say(f"{what} failed: {copied.problem.message}")
             if copied.problem.hint:
                 note(f"hint: {copied.problem.hint}")
-    for reason in copied.read_in_full:
-        say(f"  read in full: {reason}")
+    for line in copied.notes:
+        say(f"  {line}")
 
 
 def _summary(done: Sequence[PointCopy]) -> str:
