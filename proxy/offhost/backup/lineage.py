@@ -151,7 +151,8 @@ class Relation:
     @cached_property
     def _missed(self) -> frozenset[str]:
         origin = self._newest.origin if self._newest else {}
-        return frozenset(map(str, origin.get("missed", ()))) if origin.get("repository") == self.source else frozenset()
+        missed = origin.get("missed") if origin.get("repository") == self.source else None
+        return frozenset(map(str, missed)) if isinstance(missed, list) else frozenset()
 
     @cached_property
     def _standing(self) -> frozenset[Ancestor]:
