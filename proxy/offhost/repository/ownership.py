@@ -23,6 +23,7 @@ from offhost.repository.manifest import Manifest
 from offhost.repository.packs import Kind
 from offhost.repository.reading import PackReader
 from offhost.repository.rows import as_ids
+from offhost.repository.segments import SegmentRotten
 
 Owner = NDArray[np.int32]
 """NOBODY; a point's number; SEVERAL_VMS; or, below that, several points of one VM: -3 less the VM's number."""
@@ -71,7 +72,10 @@ class Ownership:
         return self._vms
 
     def walk(self, progress: Callable[[int, int], None] = lambda *_: None) -> None:
-        """Find out, once. `progress` is told points done and in all; what it raises ends the walk."""
+        """Find out, once. `progress` is told points done and in all; what it raises ends the walk.
+
+        Raises: SegmentRotten: begin anew with another census.
+        """
         done = 0
         for _, group in groupby(enumerate(self.points), key=lambda numbered: numbered[1].vm_id):
             own = list(group)
@@ -92,6 +96,8 @@ class Ownership:
             for place in range(max(len(disk.map.pages) for _, disk in disks)):
                 column = ((number, disk.map.pages[place]) for number, disk in disks if place < len(disk.map.pages))
                 self._walk_column(column)
+        except SegmentRotten:
+            raise  # says nothing of the repository
         except IntegrityError as error:
             self.unreadable.append(f"{points[0][1].vm_name}, disk {key}: {error}")
 

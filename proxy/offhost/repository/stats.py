@@ -9,22 +9,26 @@ Three sizes follow one another. *Plain*: what the restore points hold, without h
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offhost.errors import IntegrityError
 from offhost.repository.census import Census
 from offhost.repository.manifest import Manifest
 from offhost.repository.ownership import Ownership
 from offhost.repository.packs import DIRECTORY, HEADER_BYTES, TAG_BYTES, Kind
 from offhost.repository.repository import Repository
+from offhost.repository.segments import SegmentRotten
 from offhost.repository.usage import dead, usage, worth_rewriting
 
 _FOLDERS = ("config", "keys", "packs", "index", "points", "sessions", "condemned", "sweeps", "marks")
 _PACK_FRAME_BYTES = HEADER_BYTES + TAG_BYTES + 4
 _ROWS_AT_ONCE = 1 << 20
+_ATTEMPTS = 3
 _POINT = re.compile(r"points/[0-9a-f]{32}/([0-9a-f]{32})")
 
 
@@ -135,11 +139,23 @@ class Stats:
 def stats(repository: Repository, progress: Callable[[int, int], None] = lambda *_: None) -> Stats:
     """Count, by a walk over all maps. `progress` is told points done and in all; what it raises ends the count.
 
-    Points that do not open are in `unreadable`.
+    Points that do not open are in `unreadable`. Raises: SegmentRotten when the local copy of the index keeps failing.
     """
     points, damaged = repository.points.read()
-    ownership = Ownership(repository.store.index.census(), repository.reader, points)
-    ownership.walk(progress)
+
+    def figures() -> Stats:
+        ownership = Ownership(repository.store.index.census(), repository.reader, points)
+        ownership.walk(progress)
+        return _figures(repository, ownership, damaged)
+
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(SegmentRotten):  # the file has been removed; another census learns again what it held
+            return figures()
+    return figures()
+
+
+def _figures(repository: Repository, ownership: Ownership, damaged: Sequence[IntegrityError]) -> Stats:
+    points = ownership.points
     unreadable = (*map(str, damaged), *ownership.unreadable)
     sizes = {item.name: item.size_bytes for folder in _FOLDERS for item in repository.backend.list(f"{folder}/")}
     count = _Count.of(ownership)

@@ -18,6 +18,8 @@ from offhost.repository.leaves import Patch, decode
 from offhost.repository.manifest import Manifest, PointDisk
 from offhost.repository.packs import Kind
 from offhost.repository.repository import Repository
+from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.session import WriteSession
 from offhost.repository.stats import Stats, stats
 from support.repositories import Memory, back_up, make, noise, opened, point_of
 
@@ -34,20 +36,26 @@ def chunk(repository: Repository, number: int) -> CompressedChunk:
 def commit(repository: Repository, vm: str, spans: list[list[int]]) -> Manifest:
     """A point whose disk has these chunks in its spans, one after the other."""
     with repository.session(image_id(vm)) as (session, base):
-        known = base.map(base.manifest.disks[0]) if base else None
-        writer = session.map_writer(len(spans) * SPAN_BYTES, "page-1", known)
-        for span, numbers in enumerate(spans):
-            refs, at = [], 0
-            for number in numbers:
-                one = chunk(repository, number)
-                if session.missing([one.id], [one.plain_bytes]):
-                    session.put([one])
-                refs.append(ChunkRef(at, one.plain_bytes, one.id))
-                at += one.plain_bytes
-            writer.set(span, SpanMap.of(refs))
-        sequence = base.manifest.sequence + 1 if base else 1
-        disks = (PointDisk(DISK, "disk", writer.finish()),)
-        return session.commit(point_of(session, vm, sequence=sequence, disks=disks))
+        return store(repository, session, vm, spans, base)
+
+
+def store(
+    repository: Repository, session: WriteSession, vm: str, spans: list[list[int]], base: RestorePoint | None = None
+) -> Manifest:
+    known = base.map(base.manifest.disks[0]) if base else None
+    writer = session.map_writer(len(spans) * SPAN_BYTES, "page-1", known)
+    for span, numbers in enumerate(spans):
+        refs, at = [], 0
+        for number in numbers:
+            one = chunk(repository, number)
+            if session.missing([one.id], [one.plain_bytes]):
+                session.put([one])
+            refs.append(ChunkRef(at, one.plain_bytes, one.id))
+            at += one.plain_bytes
+        writer.set(span, SpanMap.of(refs))
+    sequence = base.manifest.sequence + 1 if base else 1
+    disks = (PointDisk(DISK, "disk", writer.finish()),)
+    return session.commit(point_of(session, vm, sequence=sequence, disks=disks))
 
 
 def needs(repository: Repository, point: Manifest) -> set[ChunkId]:
@@ -177,6 +185,45 @@ def test_a_disk_that_cannot_be_read_is_named_and_nothing_is_promised(root: Path,
     assert "vm, disk disk0" in counted.unreadable[0]
     assert counted.collectable is None
     assert counted.plain_bytes == point.disks[0].map.data_bytes
+
+
+def test_a_rotten_local_index_is_learnt_again(root: Path, workers: SpanWorkers, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with opened(root, cache) as repository:
+        back_up(repository, Memory(noise(1, 2_000_000)), workers)
+    with opened(root, cache) as repository:
+        before = stats(repository)
+    with opened(root, cache) as repository:
+        for path in cache.rglob("*.seg"):
+            path.chmod(0o600)
+            with path.open("r+b") as file:
+                size = path.stat().st_size
+                file.seek(size // 2)
+                file.write(b"rotten")
+        assert stats(repository) == before
+
+
+def test_a_second_copy_of_a_chunk_is_not_needed_and_frees_with_the_first(root: Path) -> None:
+    """Two processes that store the same at one time store it twice."""
+    with (
+        opened(root) as here,
+        opened(root) as there,
+        here.session(image_id("one")) as (one, _),
+        there.session(image_id("two")) as (two, _),
+    ):
+        store(here, one, "one", [[1, 2, 3]])
+        store(there, two, "two", [[1, 2, 3], [4]])
+    with opened(root) as repository:
+        twice = stats(repository)
+        check(repository, twice)
+        chunks = {chunk(repository, number).id for number in (1, 2, 3)}
+        copies = [place for one_id in chunks for place in repository.store.index.copies(one_id)]
+        assert len(copies) == 6
+        assert twice.storage.unneeded_bytes >= sum(place.stored for place in copies) // 2
+        for point in repository.points.of(image_id("two")):
+            repository.marks.forget(point.id, "a test")
+        (left,) = stats(repository).by_point
+        assert left.frees_bytes >= sum(place.stored for place in copies)
 
 
 def test_an_empty_repository_has_figures(repository: Repository) -> None:
