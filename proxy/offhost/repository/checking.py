@@ -245,6 +245,6 @@ def _batches(pack: str, entries: Entries) -> Iterator[list[tuple[ChunkId, Locati
 
 def _fault(pack: str, chunks: int, bad: dict[int, OffhostError]) -> PackFault:
     slots = sorted(bad)
-    named = ", ".join(map(str, slots[:_NAMED])) + (" and others" if len(slots) > _NAMED else "")
-    what = f"{pack_object(pack)}: {len(slots)} of {chunks} chunks are damaged, slot {named}; first: {bad[slots[0]]}"
+    which = ", ".join(map(str, slots[:_NAMED])) + (", …" if len(slots) > _NAMED else "")
+    what = f"{pack_object(pack)}: {len(slots)} of {chunks} chunks damaged (slot {which}): {bad[slots[0]]}"
     return PackFault(pack, frozenset(slots), what)

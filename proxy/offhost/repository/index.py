@@ -64,7 +64,6 @@ class Index:
         self._distrusted: dict[Location, str] = {}
         self._runs_read: set[str] = set()
         if cache:
-            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
             for segment in load(cache, self._merger.key):
                 self._take_in(segment)
 

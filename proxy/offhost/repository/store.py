@@ -5,6 +5,7 @@ Owns: how they are joined, and that every new pack comes to be covered by an ind
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ class ChunkStore:
     def __init__(
         self, backend: Backend, keyring: Keyring, *, graveyard: Graveyard, marks: Marks, cache: Path | None
     ) -> None:
+        cache = _writable(cache) if cache else None
         self.backend, self.keyring, self.cache = backend, keyring, cache
         self._graveyard, self._marks = graveyard, marks
         self.metadata_id_key = keyring.metadata_id_key()
@@ -123,6 +125,19 @@ class ChunkStore:
             self.cover_new_packs()
         except OffhostError as error:
             _log.warning("the last packs are in no index run, and are read by their directories: %s", error)
+
+
+def _writable(cache: Path) -> Path | None:
+    """A folder for local copies, made where it lacks; None where nothing can be written: it only costs time."""
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return cache
+        reason = "not writable"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    _log.warning("%s: %s; no local copy of the index is kept, which is therefore read anew each time", cache, reason)
+    return None
 
 
 def _runs(packs: dict[str, Entries]) -> list[Run]:

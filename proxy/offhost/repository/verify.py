@@ -40,8 +40,8 @@ _MISSING = "chunks that restore points need are in no pack"
 _POINT_TAKEN = "nobody but a collector deletes points, after saying so: see who has access to the repository"
 _REBUILD = "no data is lost by it: `offhost repo rebuild` makes the index anew"
 _UNREADABLE_POINT = "it cannot be restored, and the VM's next backup does without; move it away to be done with it"
-_HEALING = "the next backups store again what the disks still hold; for older points nothing else is left of the rest"
-_HARMLESS = "no restore point needs what was in it, or each chunk has another good copy"
+_HEALING = "the next backups store anew what the disks still hold of it, for all points; the rest is lost"
+_HARMLESS = "no restore point needs it, or another good copy is there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,8 +303,8 @@ class _Verification:
 
 
 def _marked(pack: str, slots: Slots) -> PackFault:
-    which = "all of it" if slots is None else f"slot {', '.join(map(str, sorted(slots)))}"
-    return PackFault(pack, slots, f"{pack_object(pack)}: marked as damaged before: {which}")
+    which = "" if slots is None else f", slot {', '.join(map(str, sorted(slots)[:_NAMED]))}"
+    return PackFault(pack, slots, f"{pack_object(pack)}{which}: known to be damaged")
 
 
 def _order_broken(points: Sequence[Manifest], repository: Repository) -> Iterator[Damage]:

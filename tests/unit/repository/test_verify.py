@@ -122,7 +122,7 @@ def test_only_the_chunks_that_are_damaged_are_marked(root: Path, points: list[Ma
         place = place_of(repository, chunks_of(repository, points[0], Kind.CONTENT)[1])
     rot(root, place)
     (damage,) = whole(root).damage
-    assert f"slot {place.slot};" in damage.what
+    assert f"(slot {place.slot})" in damage.what
     with opened(root) as repository:
         assert repository.marks.damaged() == {place.pack: frozenset([place.slot])}
 
