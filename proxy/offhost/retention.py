@@ -58,6 +58,11 @@ class RetentionPolicy:
         """Whether no rule says what to keep, so that all of it is; a deleted VM's points may go nevertheless."""
         return not any(getattr(self, rule.name) for rule in fields(self) if rule.name != "after_vm_deleted")
 
+    def __str__(self) -> str:
+        """As a job has it: `keep_last: 3, daily: 14`."""
+        rules = ((rule.name, getattr(self, rule.name)) for rule in fields(self))
+        return ", ".join(f"{name}: {_written(value)}" for name, value in rules if value) or "everything is kept"
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -236,6 +241,12 @@ def parse_age(text: str) -> timedelta:
     if not timedelta() < age <= AGE_LIMIT:
         raise ValueError("write it as 36h, 30d or 8w, at most a hundred years")
     return age
+
+
+def _written(value: int | timedelta | frozenset[str]) -> str:
+    if isinstance(value, timedelta):
+        return written_age(value)
+    return str(value) if isinstance(value, int) else f"[{', '.join(sorted(value))}]"
 
 
 def written_age(age: timedelta) -> str:

@@ -149,4 +149,5 @@ def _refuse_parameters(body: bytes) -> None:
 
 
 def _without_vms(run: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in run.items() if key != "vms"}
+    """A run in a list: without what may be long."""
+    return {key: value for key, value in run.items() if key not in ("vms", "expired")}

@@ -75,11 +75,13 @@ def _forgotten(
 
 def _print(found: Sequence[Manifest], marked: Mapping[SessionId, str], mark: str) -> None:
     """The table; the columns for tags and marks are there when there are any."""
+    from offhost.repository.manifest import tags_of
+
     header = ["POINT", "VM", "TIME (UTC)", "KIND", "CONSISTENCY", "DISKS", "SIZE"]
     rows = [_row(point) for point in found]
-    if any(map(_tags, found)):
+    if any(map(tags_of, found)):
         header.append("TAGS")
-        rows = [(*row, " ".join(_tags(point))) for row, point in zip(rows, found, strict=True)]
+        rows = [(*row, " ".join(tags_of(point))) for row, point in zip(rows, found, strict=True)]
     if any(point.id in marked for point in found):
         header.append(mark.upper())
         rows = [(*row, marked.get(point.id, "")) for row, point in zip(rows, found, strict=True)]
@@ -150,6 +152,8 @@ def unpin(invocation: Invocation, point: str) -> None:
 
 
 def _described(point: Manifest) -> dict[str, Any]:
+    from offhost.repository.manifest import tags_of
+
     return {
         "id": point.id,
         "vm": point.vm_name,
@@ -157,17 +161,12 @@ def _described(point: Manifest) -> dict[str, Any]:
         "time": point.time.isoformat(),
         "kind": point.kind,
         "consistency": point.consistency,
-        "tags": _tags(point),
+        "tags": tags_of(point),
         "disks": [
             {"key": disk.key, "label": disk.label, "size_bytes": disk.size_bytes, "data_bytes": disk.map.data_bytes}
             for disk in point.disks
         ],
     }
-
-
-def _tags(point: Manifest) -> list[str]:
-    tags = point.origin.get("tags")
-    return list(map(str, tags)) if isinstance(tags, list) else []
 
 
 def _row(point: Manifest) -> tuple[str, ...]:

@@ -31,7 +31,8 @@ def list_runs(invocation: Invocation, job: str | None, limit: int) -> None:
     with local(invocation.configuration()) as here:
         rows = here.catalog.runs(limit=limit, job=job)
     if invocation.json:
-        say_json([{key: value for key, value in asdict(run).items() if key != "vms"} for run in rows])
+        long = ("vms", "expired")
+        say_json([{key: value for key, value in asdict(run).items() if key not in long} for run in rows])
         return
     table(
         ("run", "job", "state", "started", "ended"),

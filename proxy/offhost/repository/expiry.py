@@ -15,7 +15,7 @@ from datetime import datetime, tzinfo
 from typing import Protocol
 
 from offhost.ids import InstallationId, SessionId, VmId
-from offhost.repository.manifest import Manifest
+from offhost.repository.manifest import Manifest, tags_of
 from offhost.repository.unlocked import UnlockedRepository
 from offhost.retention import Decision, Point, RetentionPolicy, apply
 
@@ -82,7 +82,7 @@ class ByJob:
 
     def _unclaimed(self, job: str, latest: Manifest) -> str:
         if not job:
-            return "made without a job: kept"
+            return "a copy: kept" if latest.origin.get("kind") == "copy" else "made without a job: kept"
         if job not in self.jobs:
             return f"made by `{job}`, which is not a job with this repository: kept"
         if latest.origin.get("installation") != self.installation:
@@ -173,12 +173,11 @@ def _judged(history: History, known: _Known) -> Iterator[Judgement]:
 
 
 def _point(point: Manifest, known: _Known) -> Point:
-    tags = point.origin.get("tags")
     return Point(
         id=point.id,
         sequence=point.sequence,
         time=point.time,
-        tags=frozenset(map(str, tags)) if isinstance(tags, list) else frozenset(),
+        tags=frozenset(tags_of(point)),
         pins=tuple(known.pins.get(point.id, ())),
         damaged=point.id in known.damaged,
     )

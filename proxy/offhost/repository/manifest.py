@@ -11,6 +11,7 @@ from offhost.errors import PackCorrupt
 from offhost.ids import ChunkId, DiskKey, SessionId, VmId
 
 FORMAT = 1
+_COPIES_LIMIT = 64
 DISK_LIMIT_BYTES = 64 << 40
 
 
@@ -87,6 +88,17 @@ class Manifest:
     def disk(self, key: str) -> PointDisk | None:
         """The disk of that key."""
         return next((disk for disk in self.disks if disk.key == key), None)
+
+
+def tags_of(point: Manifest) -> list[str]:
+    """The tags it was made with, whoever copied it since."""
+    origin = point.origin
+    for _ in range(_COPIES_LIMIT):
+        if origin.get("kind") != "copy" or not isinstance(origin.get("of"), dict):
+            break
+        origin = origin["of"]
+    tags = origin.get("tags")
+    return list(map(str, tags)) if isinstance(tags, list) else []
 
 
 def to_json(point: Manifest) -> dict[str, Any]:

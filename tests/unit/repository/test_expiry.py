@@ -78,11 +78,14 @@ def test_a_point_falls_under_the_job_that_made_it(repository: Repository) -> Non
     weekly = [put_point(repository, origin=by_job("weekly")) for _ in range(2)]
     by_hand = put_point(repository, origin={"kind": "image"})
     renamed = put_point(repository, origin=by_job("old-name"))
+    copied = {"kind": "copy", "repository": "c" * 32, "point": "d" * 32, "sequence": 1, "of": by_job("nightly")}
+    copy = put_point(repository, "db01", origin=copied)
     scheme = ByJob(HERE, {"nightly": LAST.terms, "weekly": Terms(RetentionPolicy(), UTC)})
     judged = {each.id: each for each in judge(repository, scheme)}
     assert [point.id for point in nightly if judged[point.id].keep] == [nightly[1].id]
     assert {judged[point.id].reasons for point in weekly} == {("no rule: everything is kept",)}
     assert judged[by_hand.id].reasons == ("made without a job: kept",)
+    assert judged[copy.id].reasons == ("a copy: kept",)
     assert judged[renamed.id].reasons == ("made by `old-name`, which is not a job with this repository: kept",)
     assert [each.id for each in expire(repository, judged.values())] == [nightly[0].id]
 
@@ -124,6 +127,15 @@ class Stopped:
 
     def monotonic(self) -> float:
         return 0.0
+
+
+def test_tags_are_kept_by_whoever_copied_the_point(repository: Repository) -> None:
+    tagged = {"kind": "image", "files": [], "tags": ["audit"]}
+    copied = {"kind": "copy", "repository": "c" * 32, "point": "d" * 32, "sequence": 1, "of": tagged}
+    for origin in (tagged, copied, {"tags": "audit"}, {}):
+        put_point(repository, origin=origin)
+    scheme = OnePolicy(Terms(RetentionPolicy(tags=frozenset({"audit"})), UTC))
+    assert [each.keep for each in judge(repository, scheme)] == [True, True, False, True]
 
 
 # --- what does not open

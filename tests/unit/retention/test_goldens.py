@@ -108,6 +108,12 @@ def test_an_age_is_written_in_days_where_it_has_whole_ones(text: str, written: s
     assert written_age(parse_age(text)) == written
 
 
+def test_a_policy_is_written_as_a_job_has_it() -> None:
+    policy = RetentionPolicy(keep_last=3, daily=14, within=parse_age("36h"), tags=frozenset(["b", "a"]))
+    assert str(policy) == "keep_last: 3, daily: 14, within: 36h, tags: [a, b]"
+    assert str(RetentionPolicy()) == "everything is kept"
+
+
 @pytest.mark.parametrize("text", ["", "30", "d", "-3d", "0d", "1.5d", "30 days", "1m", "9999999w", "3d4h"])
 def test_what_is_no_age_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write it as 36h, 30d or 8w"):
