@@ -55,6 +55,8 @@ def init(
     say(f"Made a repository in {root}.")
     if recovery_key:
         print_recovery_key(*located(invocation), label="")
+    elif not invocation.unlock.unencrypted:
+        note("A recovery key, to be written down, is made by `offhost keys add --recovery`.")
 
 
 def _make_key_file(path: Path) -> None:

@@ -51,8 +51,11 @@ class Keyring:
         return Keyring(self.repository_id, self.id_key, self.epochs | {self.epoch + 1: secrets.token_bytes(KEY_BYTES)})
 
     def learn(self, newer: "Keyring") -> None:
-        """Take over what a keyring of the same repository knows."""
-        self.epochs = self.epochs | newer.epochs
+        """Take over what a later keyring of the same repository knows. Raises: PackCorrupt when it is another's."""
+        same = (newer.repository_id, newer.id_key) == (self.repository_id, self.id_key)
+        if not same or self.epochs.items() - newer.epochs.items():
+            raise PackCorrupt("the repository was replaced by another one while it was open")
+        self.epochs = newer.epochs
 
     def sealing_key(self, epoch: int, kind: int, salt: bytes) -> bytes:
         """The key of one pack or object. Raises: PackCorrupt for an epoch that there is no key of."""

@@ -81,8 +81,8 @@ def _open_under(sealed: SealedConfig, backend: Backend, unlock: Unlock) -> Opene
         if config.encrypted and survey.kinds[Unencrypted.kind]:
             _log.warning("%s: a key wrapper that needs no secret was put into it; it is not used", backend.location)
         return Opened(wrapper.id, keyring, config)
-    if survey.unavailable:
-        raise survey.unavailable
+    if survey.hindrance:
+        raise survey.hindrance
     if misfit and not (isinstance(unlock, Unencrypted) and any(survey.kinds[kind] for kind in _NAMES)):
         raise misfit
     raise _refusal(backend, unlock, survey) from misfit
@@ -97,7 +97,8 @@ class _Survey:
     """Those of the right kind; passphrases by their stretch, which is what trying them costs."""
     untried: int = 0
     damaged: int = 0
-    unavailable: BackendError | None = None
+    hindrance: OffhostError | None = None
+    """Why one that might have opened it could not be tried."""
 
 
 def _survey(backend: Backend, unlock: Unlock) -> _Survey:
@@ -113,7 +114,7 @@ def _survey(backend: Backend, unlock: Unlock) -> _Survey:
                 _log.warning("a key wrapper cannot be read: %s", error)
             continue
         except BackendError as error:
-            survey.unavailable = error
+            survey.hindrance = error
             continue
         survey.kinds[wrapper.kind] += 1
         if wrapper.kind == unlock.kind:
@@ -156,14 +157,16 @@ def _opened(backend: Backend, unlock: Unlock, survey: _Survey) -> Iterator[tuple
         try:
             key = stretch.key(unlock) if stretch and isinstance(unlock, Passphrase) else None
         except PackCorrupt as error:
-            _log.warning("%s", error)
+            survey.hindrance = error
             continue
         for wrapper_id in ids:
             try:
                 wrapper = read_wrapper(backend, wrapper_id)
                 keyring = _keyring_in(wrapper, unlock, key)
+            except ObjectNotFound:
+                continue  # removed since it was listed
             except (IntegrityError, BackendError) as error:
-                _log.warning("%s", error)
+                survey.hindrance = error
                 continue
             if keyring:
                 yield wrapper, keyring
@@ -191,10 +194,11 @@ def _affordable(backend: Backend, survey: _Survey) -> Iterator[tuple[Stretch | N
         yield stretch, ids
 
 
-def _turn(stretch: Stretch | None, own: bytes) -> tuple[bool, int, bytes]:
+def _turn(stretch: Stretch | None, own: bytes) -> tuple[int, int, bytes]:
     if stretch is None or stretch.cost is None:
-        return False, 0, b""
-    return stretch.salt != own, stretch.cost.work, stretch.salt
+        return 0, 0, b""
+    unlikely = 2 * (stretch.salt != own) + (stretch.cost != Argon2Cost())
+    return unlikely, stretch.cost.work, stretch.salt
 
 
 def _fitting(sealed: SealedConfig, unlock: Unlock, keyring: Keyring) -> RepositoryConfig:

@@ -14,7 +14,7 @@ from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock, rfc3339
 from offhost.errors import BackendError, Conflict, ObjectExists
 from offhost.ids import VmId
-from offhost.repository.configuration import first_config, read_config
+from offhost.repository.configuration import first_config
 from offhost.repository.credentials import Unencrypted, Unlock
 from offhost.repository.keys import KEY_BYTES, Keyring
 from offhost.repository.manifest import Manifest
@@ -122,7 +122,8 @@ class Repository(UnlockedRepository):
 
     def check_collectable(self) -> None:
         """Refuse to collect under a configuration, read anew, that this version does not know. Raises: FormatTooNew."""
-        read_config(self.backend, self.keyring).check_collectable()
+        self.refresh_keys()
+        self.config.check_collectable()
 
     @contextmanager
     def session(self, vm: VmId, check: WriteCheck = "full") -> Iterator[tuple[WriteSession, RestorePoint | None]]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from offhost.errors import PackCorrupt
@@ -23,6 +25,17 @@ def test_every_purpose_has_a_key_of_its_own() -> None:
     }
     assert len(keys) == 5
     assert keyring.vm_folder(VmId("a")) != keyring.vm_folder(VmId("b"))
+
+
+def test_a_keyring_learns_from_a_later_one_of_its_own_repository_alone() -> None:
+    keyring = Keyring.new()
+    later = keyring.with_new_epoch()
+    keyring.learn(later)
+    assert (keyring, keyring.epoch) == (later, 2)
+    for other in (Keyring.new().with_new_epoch().with_new_epoch(), replace(later, epochs={3: bytes(32)})):
+        with pytest.raises(PackCorrupt, match="replaced by another"):
+            keyring.learn(other)
+    assert keyring == later
 
 
 def test_an_epoch_that_is_not_held_is_named() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from compat.golden import HERE, generations, unpack
 from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import Conflict, NotFound, OffhostError, PackCorrupt, WrongKey
@@ -130,6 +131,20 @@ def test_a_new_epoch_seals_what_is_written_from_then_on_and_old_data_stays_reada
     assert {int.from_bytes(path.read_bytes()[10:12], "little") for path in written} == {2}
 
 
+def test_a_repository_of_the_first_release_takes_keys_and_epochs(tmp_path: Path, workers: SpanWorkers) -> None:
+    root = unpack(HERE / "format-1.tar.gz", tmp_path)
+    access = Access.open(root, PASSPHRASE)
+    assert [(way.kind, way.label, way.created, way.in_use) for way in access.ways()] == [("passphrase", "", None, True)]
+    access.add(KEY_FILE)
+    assert {way.standing for way in Access.open(root, KEY_FILE).ways()} == {"good", "unmarked"}
+    rotated(access, KEY_FILE)
+    with Repository.open(root, KEY_FILE) as repository:
+        assert repository.config.encrypted
+        assert [content(repository, point) for point in repository.points.all()] == generations()
+        disk = Memory(noise(9, 100_000))
+        assert content(repository, back_up(repository, disk, workers)) == disk.content
+
+
 def test_a_new_epoch_keeps_the_secrets_at_hand_and_drops_the_others(root: Path, access: Access) -> None:
     access.add(KEY_FILE, label="proxy")
     access.add(RECOVERY, label="safe")
@@ -248,6 +263,7 @@ class Dying(LocalBackend):
         self._step(lambda: super(Dying, self).delete(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("at", range(1, 8))
 def test_killed_at_any_step_of_a_new_epoch_the_secrets_at_hand_open_the_repository(

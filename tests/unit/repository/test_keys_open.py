@@ -90,6 +90,19 @@ def test_thousands_of_planted_wrappers_cost_the_owner_one_stretch(
     assert len(stretched) == 1
 
 
+def test_no_number_of_planted_wrappers_that_look_cheaper_goes_before_the_owners(tmp_path: Path) -> None:
+    create(tmp_path / "repository", PASSPHRASE)
+    backend = LocalBackend(tmp_path / "repository")
+    wrapper_id, data = wrap(
+        Keyring.new(), Passphrase("x"), label="", created="", salt=passphrase_salt(backend), cost=CHEAP
+    )
+    for number in range(100):
+        fields = json.loads(data)
+        fields["kdf"]["memory_kib"] += number
+        (backend.root / "keys" / f"{number:08x}{wrapper_id[8:]}").write_text(json.dumps(fields))
+    assert open_keyring(backend, PASSPHRASE).config.encrypted
+
+
 def test_planted_wrappers_that_ask_for_much_work_are_bounded(
     backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,8 +153,9 @@ def test_a_store_that_does_not_answer_is_not_a_wrong_key(root: Path) -> None:
     open_keyring(backend, PASSPHRASE)
     for at, call in enumerate(backend.calls):
         if "keys/" in call:
-            with pytest.raises(Unavailable):
-                open_keyring(FaultyBackend(LocalBackend(root), Fault(at, "unavailable", lasting=True)), PASSPHRASE)
+            for lasting in (False, True):
+                with pytest.raises(Unavailable):
+                    open_keyring(FaultyBackend(LocalBackend(root), Fault(at, "unavailable", lasting)), PASSPHRASE)
 
 
 def test_without_its_wrappers_a_repository_is_told_from_none(root: Path) -> None:
