@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup simulator demo test test-fast faults check bench bench-metadata bench-points format lock clean
+.PHONY: help setup simulator demo test test-fast faults check bench bench-index bench-metadata bench-points format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ check: setup ## formatting, lint, types, layers: what CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 
-bench: setup ## speed, size and memory beside borg; CORPUS=folder of A.raw B.raw A2.raw, ROUNDS=n
+bench: setup ## speed, size and memory beside borg and restic; CORPUS=folder of A.raw B.raw A2.raw, ROUNDS=n
 	@mkdir -p .cache/bench
 	@PYTHONPATH=tests $(BIN)/python -m bench.run --cache .cache/bench --report tests/bench/RESULTS.md \
 	    $(if $(CORPUS),--corpus $(CORPUS)) --rounds $(or $(ROUNDS),1)
@@ -44,6 +44,9 @@ bench-metadata: setup ## what an incremental of a large disk costs in metadata; 
 
 bench-points: setup ## whether the last of 1000 restore points opens as fast as the first
 	@PYTHONPATH=tests $(BIN)/python -m bench.many_points
+
+bench-index: setup ## an index of 16 million chunks: opening, look-ups, memory; ENTRIES=n
+	@PYTHONPATH=tests $(BIN)/python -m bench.index_at_size --work .cache/bench/index --entries $(or $(ENTRIES),16000000)
 
 format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

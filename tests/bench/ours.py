@@ -14,11 +14,14 @@ _PASSPHRASE = "for a throw-away repository of public disks"
 
 
 class Offhost:
-    """One offhost repository, written with one setting of `--write-check`. Its index copies lie beside it."""
+    """One offhost repository, written with one compression and one setting of `--write-check`.
 
-    def __init__(self, folder: Path, write_check: str) -> None:
+    Its index copies lie beside it.
+    """
+
+    def __init__(self, folder: Path, *, compression: str = "lz4", write_check: str = "full") -> None:
         self._folder = folder
-        self._write_check = write_check
+        self._options = ("--compression", compression, "--write-check", write_check)
         self.repository = folder / "repository"
         self._env = {"OFFHOST_PASSPHRASE": _PASSPHRASE, "XDG_CACHE_HOME": str(folder / "cache")}
         folder.mkdir(parents=True)
@@ -30,7 +33,7 @@ class Offhost:
 
     def backup(self, disk: Path, vm: str) -> Cost:
         """Store a disk as a new point of the VM: the whole disk is read."""
-        return self._offhost("backup", "image", disk, "--name", vm, "--write-check", self._write_check, "--json")
+        return self._offhost("backup", "image", disk, "--name", vm, *self._options, "--json")
 
     def backup_changed(self, disk: Path, vm: str, areas: ExtentMap) -> tuple[Cost, int]:
         """Store a disk that differs from the VM's last point within `areas` alone; also the bytes read of it."""
@@ -43,6 +46,22 @@ class Offhost:
     def restore(self, point: str, target: Path) -> Cost:
         """Write a point's disk, sparse, to a new file."""
         return self._offhost("restore", "disk", point, "--to", target)
+
+    def verify(self) -> Cost:
+        """Read and check every byte of every pack."""
+        return self._offhost("repo", "verify", "--data", "--json")
+
+    def forget(self, points: list[str]) -> Cost:
+        """Give points up."""
+        return self._offhost("points", "forget", *points, "--json")
+
+    def collect(self) -> Cost:
+        """Give their space back."""
+        return self._offhost("repo", "gc", "--json")
+
+    def list_points(self) -> Cost:
+        """What there is, as a user asks."""
+        return self._offhost("points", "list")
 
     def points(self, vm: str) -> list[str]:
         """The ids of the VM's points, oldest first."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 
 from bench.peers import BORG_VERSION
-from bench.sitting import BORG, CHECKED, UNCHECKED, Sitting
+from bench.sitting import BORG, BORG_ZSTD, CHECKED, CONTESTANTS, RESTIC, UNCHECKED, ZSTD, Sitting
+from bench.stages import Together, table
 
 MIB = 1 << 20
-CONTESTANTS = (CHECKED, UNCHECKED, BORG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +38,42 @@ SPEED_TARGETS = (
 READ_LIMIT = 1.6
 SIZE_LIMIT = 0.88
 MEMORY_LIMIT_BYTES = 600 * MIB
-FINDINGS = "## What limits them"
+STAGES_SHARE = 0.8
+LISTING_LIMIT_S = 0.2
+LISTING = "list points"
+BEGIN, END = "<!-- written by `make bench`: what stands here is replaced -->", "<!-- end of what `make bench` wrote -->"
 PREAMBLE = """\
-Written by `make bench`. Encryption and lz4 are on in both; borg runs with `repokey-blake2`, its default chunker, and
-without its files cache, since a running VM's disk is always newer than that. Each step starts with the images in the
-page cache and with all that was written before on disk, all at the highest priority that the user may ask for. What is
-restored is compared with the disk it came from.
+Encryption is on in all of them; borg runs with `repokey-blake2`, lz4 and its default chunker, restic, which always
+compresses with Zstandard, with compression `auto`. Both read the whole disk each time, since a running VM's disk is
+always newer than the last they saw. Each step starts with the images in the page cache and with all that was written
+before on disk, before all else that runs where the user may ask for that. What is restored is compared with the disk it
+came from. "Forget and collect" gives up A's first two points of three.
 """
 
 
-def findings(report: Path) -> str:
-    """What people wrote below the figures of the last report: it is theirs, and kept."""
-    _, heading, text = report.read_text().partition(FINDINGS) if report.exists() else ("", "", "")
-    return heading + text or f"{FINDINGS}\n"
+def inserted(before: str, written: str) -> str:
+    """A report with what was measured now in place of what was before; what people wrote around it is theirs."""
+    head, _, rest = before.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n\n{written}\n{END}{tail}" if rest else f"{BEGIN}\n\n{written}\n{END}\n{before}"
 
 
-def render(sittings: Sequence[Sitting], command: str, findings: str) -> str:
-    """The whole report: figures and targets, then `findings` as they are."""
-    return "\n".join(
-        [
-            "# offhost beside borg",
-            "",
-            PREAMBLE,
-            *_circumstances(sittings, command),
-            "",
-            "## Seconds and processor seconds",
-            "",
-            *_times(sittings),
-            "",
-            "## Targets",
-            "",
-            *_targets(sittings),
-            "",
-            findings.rstrip(),
-            "",
-        ]
-    )
+def render(sittings: Sequence[Sitting], command: str, restic: str) -> str:
+    """All that was measured: figures, ratios, stages and targets."""
+    sections = {
+        "## Seconds and processor seconds": _times(sittings),
+        "## How many times as fast as the others": _ratios(sittings),
+        "## Sizes": _sizes(sittings),
+        "## Beside the sum of its stages": _stages(sittings),
+        "## Targets": _targets(sittings),
+    }
+    lines = [PREAMBLE, *_circumstances(sittings, command, restic)]
+    for heading, rows in sections.items():
+        lines += ["", heading, "", *rows]
+    return "\n".join([*lines, ""])
 
 
-def _circumstances(sittings: Sequence[Sitting], command: str) -> list[str]:
+def _circumstances(sittings: Sequence[Sitting], command: str, restic: str) -> list[str]:
     used = ", ".join(f"{name} {size // MIB}" for name, size in sittings[0].used_bytes.items())
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -84,7 +81,7 @@ def _circumstances(sittings: Sequence[Sitting], command: str) -> list[str]:
         f"- command: `{command}`",
         f"- machine: {_processor()}, {os.cpu_count()} cores, {memory_gib} GiB, Linux {platform.release()}",
         f"- load when it ended: {load}",
-        f"- offhost {version('offhost')}, Python {platform.python_version()}, borg {BORG_VERSION}",
+        f"- offhost {version('offhost')}, Python {platform.python_version()}, borg {BORG_VERSION}, restic {restic}",
         f"- disks, MiB in pages that are not zero: {used}",
         f"- sittings: {len(sittings)}; figures are medians",
     ]
@@ -98,16 +95,17 @@ def _processor() -> str:
 
 
 def _times(sittings: Sequence[Sitting]) -> list[str]:
-    steps = list(dict.fromkeys(step for step, _ in sittings[0].costs))
     rows = ["| | " + " | ".join(CONTESTANTS) + " |", "|---" * (len(CONTESTANTS) + 1) + "|"]
-    for step in steps:
+    for step in _steps(sittings):
         cells = [_time_cell(sittings, step, contestant) for contestant in CONTESTANTS]
         rows.append(f"| {step} | {' | '.join(cells)} |")
-    sizes = [f"{_median_size(sittings, contestant) / MIB:.0f} MiB" for contestant in CONTESTANTS]
-    rows.append(f"| repository after all | {' | '.join(sizes)} |")
     peaks = [f"{_peak_memory(sittings, contestant) / MIB:.0f} MiB" for contestant in CONTESTANTS]
     rows.append(f"| most anonymous memory | {' | '.join(peaks)} |")
     return rows
+
+
+def _steps(sittings: Sequence[Sitting]) -> list[str]:
+    return list(dict.fromkeys(step for step, _ in sittings[0].costs))
 
 
 def _time_cell(sittings: Sequence[Sitting], step: str, contestant: str) -> str:
@@ -117,8 +115,50 @@ def _time_cell(sittings: Sequence[Sitting], step: str, contestant: str) -> str:
     return f"{median(cost.wall_s for cost in costs):.2f} s ({median(cost.cpu_s for cost in costs):.1f} CPU)"
 
 
+def _ratios(sittings: Sequence[Sitting]) -> list[str]:
+    return [
+        "| offhost | than borg | than restic |",
+        "|---|---|---|",
+        *(
+            f"| {step} | {_ratio_cell(sittings, step, BORG)} | {_ratio_cell(sittings, step, RESTIC)} |"
+            for step in _steps(sittings)
+            if (step, BORG) in sittings[0].costs
+        ),
+    ]
+
+
+def _ratio_cell(sittings: Sequence[Sitting], step: str, peer: str) -> str:
+    if (step, peer) not in sittings[0].costs:
+        return "–"
+    times = median(sitting.ratio(step, CHECKED, peer) for sitting in sittings)
+    saved = median(sitting.saving(step, CHECKED, peer) for sitting in sittings)
+    return f"{times:.1f} × (by processor seconds {saved:.1f} ×)"
+
+
+def _sizes(sittings: Sequence[Sitting]) -> list[str]:
+    rows = ["| | repository after all | when collected |", "|---|---|---|"]
+    for contestant in (CHECKED, BORG, ZSTD, BORG_ZSTD, RESTIC):
+        if contestant in sittings[0].repository_bytes:
+            after = sittings[0].collected_bytes.get(contestant)
+            collected = f"{after / MIB:.0f} MiB" if after else "–"
+            rows.append(f"| {contestant} | {_median_size(sittings, contestant) / MIB:.0f} MiB | {collected} |")
+    return rows
+
+
+def _stages(sittings: Sequence[Sitting]) -> list[str]:
+    return table(_middle_stages(sittings))
+
+
+def _middle_stages(sittings: Sequence[Sitting]) -> list[Together]:
+    """Those of the sitting in the middle by its first full: figures of one process belong together."""
+    measured = sorted((sitting.stages for sitting in sittings if sitting.stages), key=lambda each: each[0].share)
+    return measured[len(measured) // 2] if measured else []
+
+
 def _median_size(sittings: Sequence[Sitting], contestant: str) -> float:
-    return median(sitting.repository_bytes[contestant] for sitting in sittings)
+    return median(
+        sitting.repository_bytes[contestant] for sitting in sittings if contestant in sitting.repository_bytes
+    )
 
 
 def _peak_memory(sittings: Sequence[Sitting], contestant: str) -> int:
@@ -149,6 +189,19 @@ def _targets(sittings: Sequence[Sitting]) -> list[str]:
     )
     share = _median_size(sittings, CHECKED) / _median_size(sittings, BORG)
     rows.append(_row("repository", f"≤ {SIZE_LIMIT} of borg's", f"{share:.2f}", met=share <= SIZE_LIMIT))
+    rows += [
+        _row(
+            f"{each.task}, of the speed of its stages",
+            f"≥ {STAGES_SHARE:.0%}",
+            f"{each.share:.0%}",
+            met=each.share >= STAGES_SHARE,
+        )
+        for each in _middle_stages(sittings)
+    ]
+    listings = [sitting.costs[LISTING, CHECKED].wall_s for sitting in sittings if (LISTING, CHECKED) in sitting.costs]
+    if listings:
+        listing_s = median(listings)
+        rows.append(_row(LISTING, f"< {LISTING_LIMIT_S} s", f"{listing_s:.2f} s", met=listing_s < LISTING_LIMIT_S))
     peak = max(_peak_memory(sittings, CHECKED), _peak_memory(sittings, UNCHECKED))
     limit = f"≤ {MEMORY_LIMIT_BYTES // MIB} MiB"
     rows.append(_row("most anonymous memory", limit, f"{peak // MIB} MiB", met=peak <= MEMORY_LIMIT_BYTES))

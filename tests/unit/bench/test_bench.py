@@ -7,8 +7,9 @@ import pytest
 
 from bench.disks import GRAIN_BYTES, changed_areas, used_bytes
 from bench.measure import CommandFailed, Cost, run
-from bench.report import SPEED_TARGETS, findings, render
-from bench.sitting import BORG, CHECKED, UNCHECKED, Sitting
+from bench.report import SPEED_TARGETS, inserted, render
+from bench.sitting import BORG, CHECKED, RESTIC, UNCHECKED, Sitting
+from bench.stages import Together
 from offhost.extents import Extent
 
 MIB = 1 << 20
@@ -64,6 +65,7 @@ def sitting(*, ours_s: float) -> Sitting:
     for target in SPEED_TARGETS:
         measured.costs[target.step, BORG] = Cost(10, 10, 80 * MIB, "")
         measured.costs[target.step, CHECKED] = Cost(ours_s, ours_s, 200 * MIB, "")
+        measured.costs[target.step, RESTIC] = Cost(40, 40, 80 * MIB, "")
         measured.costs[target.step, UNCHECKED] = Cost(ours_s, ours_s, 200 * MIB, "")
     measured.repository_bytes = {CHECKED: 80 * MIB, UNCHECKED: 80 * MIB, BORG: 100 * MIB}
     return measured
@@ -71,10 +73,22 @@ def sitting(*, ours_s: float) -> Sitting:
 
 @pytest.mark.parametrize(("ours_s", "missed"), [(0.5, 0), (2.0, 3), (10.0, 6)])
 def test_the_report_says_which_targets_were_missed(ours_s: float, missed: int) -> None:
-    assert render([sitting(ours_s=ours_s)], "make bench", "").count("**not met**") == missed
+    assert render([sitting(ours_s=ours_s)], "make bench", "0").count("**not met**") == missed
 
 
-def test_what_people_wrote_below_the_figures_survives_the_next_report(tmp_path: Path) -> None:
-    report = tmp_path / "RESULTS.md"
-    report.write_text(render([sitting(ours_s=1)], "make bench", "## What limits them\n\nThe disk."))
-    assert findings(report).strip() == "## What limits them\n\nThe disk."
+def test_each_peer_is_compared_by_time_and_by_processor_seconds() -> None:
+    report = render([sitting(ours_s=2)], "make bench", "0")
+    five, twenty = (f"{times} × (by processor seconds {times} ×)" for times in ("5.0", "20.0"))
+    assert f"| first full, A | {five} | {twenty} |" in report
+
+
+def test_a_task_is_held_against_what_its_stages_allow_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert Together("scan", wall_s=2, cpu_s=3, alone_s={"read": 1, "hash": 2}).share == 0.75
+
+
+def test_what_people_wrote_around_the_figures_survives_the_next_report() -> None:
+    report = "# Speed\n" + inserted("\n## What limits them\n\nThe disk.\n", "first") + "\n## The index\n"
+    later = inserted(report, "second")
+    assert "first" not in later
+    assert later == report.replace("first", "second")
