@@ -1,4 +1,4 @@
-"""Golden repositories: one for each released format, made once and kept for ever.
+"""Golden repositories: made once with the offhost of their day, and kept for ever.
 
 `PYTHONPATH=tests python -m compat.golden NAME` makes `tests/compat/NAME.tar.gz` with the offhost at hand: run it when a
 format is released, and never again for that format. What is in a golden repository is written down here.
@@ -8,15 +8,44 @@ import io
 import sys
 import tarfile
 import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
+from offhost.backup.copy import DiskCopy, map_of
+from offhost.chunking.compress import Codec, Compression
+from offhost.chunking.spans import SPAN_BYTES, Chunking, store_stream
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
-from support.repositories import Memory, back_up, make, noise, opened
+from offhost.ids import DiskKey, image_id
+from offhost.repository.access import Access
+from offhost.repository.collect import Collector
+from offhost.repository.consolidation import consolidate_runs
+from offhost.repository.keyfile import KeyFile
+from offhost.repository.manifest import Manifest, PointDisk, PointFile
+from offhost.repository.recoverykey import RecoveryKey
+from offhost.repository.repository import Repository
+from offhost.repository.verify import verify
+from support.repositories import CHEAP, PASSPHRASE, Memory, back_up, chunking_of, make, noise, opened, point_of
 
 HERE = Path(__file__).parent
 VM = "golden"
+SECOND_VM = "golden-with-files"
+KEY_FILE = KeyFile(bytes(range(32)))
+RECOVERY_KEY = RecoveryKey(bytes(range(100, 120)))
+VMX = b"".join(b'scsi0:%d.fileName = "disk-%d.vmdk"\n' % (n, n) for n in range(2000))
+GRAIN = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """One archive: how it is made, and by VM the first disk's content at each point that counts, the oldest first."""
+
+    build: Callable[[Path], None]
+    contents: Callable[[], dict[str, list[bytes]]]
 
 
 def generations() -> list[bytes]:
@@ -29,12 +58,24 @@ def generations() -> list[bytes]:
     return [bytes(disk) for disk in (first, second, third)]
 
 
+def large_generations() -> list[bytes]:
+    """A disk of three spans, mostly hole, that changes in the first and the last, for longer than patches go on."""
+    disk = bytearray(2 * SPAN_BYTES + 1_000_777)
+    disk[4096:800_000] = noise(11, 795_904)
+    disk[-500_000:] = b"a line of text that compresses\n" * 16_129 + b"x"
+    states = [bytes(disk)]
+    for day in range(18):
+        disk[20_000 * day + 8192 : 20_000 * day + 9000] = noise(20 + day, 808)
+        disk[-1 - day] = day + 1
+        states.append(bytes(disk))
+    return states
+
+
 def _changed(before: bytes, after: bytes) -> ExtentMap:
-    grain = 65536
     return ExtentMap(
-        Extent(at, min(at + grain, len(after)))
-        for at in range(0, len(after), grain)
-        if before[at : at + grain] != after[at : at + grain]
+        Extent(at, min(at + GRAIN, len(after)))
+        for at in range(0, len(after), GRAIN)
+        if before[at : at + GRAIN] != after[at : at + GRAIN]
     )
 
 
@@ -46,6 +87,84 @@ def build(root: Path) -> None:
         back_up(repository, Memory(disks[0]), workers, name=VM)
         for before, after in pairwise(disks):
             back_up(repository, Memory(after), workers, name=VM, areas=_changed(before, after))
+
+
+def build_full(root: Path) -> None:
+    """Everything that format 1 has.
+
+    Two VMs, one with a file; every codec; patches to their end and a keyframe after them; two key epochs and three
+    kinds of wrappers; a collected generation with a sweep of packs and points, a forgotten point, a pin and one taken
+    off, a mark of damage that was healed, marks of a verification, a session aborted; index runs in shards.
+    """
+    build(root)
+    states = large_generations()
+    with opened(root) as repository, SpanWorkers(1) as workers:
+        points = [_back_up_with_file(repository, workers, states[0], None, Codec.RAW)]
+        for day, (before, after) in enumerate(pairwise(states)):
+            if day == 9:
+                _begin_an_epoch(root)
+            codec = (Codec.LZ4, Codec.ZSTD)[day % 2]
+            points.append(_back_up_with_file(repository, workers, after, _changed(before, after), codec))
+        _mark_and_collect(repository, workers, points)
+        with repository.session(image_id("never finished")):
+            pass
+        verify(repository, data=True, stop=threading.Event())
+    with opened(root) as repository, patch("offhost.repository.consolidation.RUN_ENTRIES", 32):
+        consolidate_runs(repository.store)
+
+
+def _begin_an_epoch(root: Path) -> None:
+    access = Access.open(root, PASSPHRASE)
+    access.add(KEY_FILE, label="the key file", cost=CHEAP)
+    access.add(RECOVERY_KEY, label="on paper", cost=CHEAP)
+    access.rotate(access.rotation([KEY_FILE, RECOVERY_KEY]), CHEAP)
+
+
+def _back_up_with_file(
+    repository: Repository, workers: SpanWorkers, disk: bytes, areas: ExtentMap | None, codec: Codec
+) -> Manifest:
+    chunking = Chunking(chunking_of(repository).cutter, repository.keyring.id_key, Compression(codec))
+    with repository.session(image_id(SECOND_VM)) as (session, base):
+        known = map_of(base, DiskKey("disk0"))
+        copy = DiskCopy(Memory(disk), session, chunking, workers, base=known, areas=areas)
+        copy.run(threading.Event())
+        chunks = tuple(ref.id for ref in store_stream(memoryview(VMX), chunking, session).map)
+        before = repository.points.predecessor(base.manifest) if base else None
+        sequence = base.manifest.sequence + 1 if base else 1
+        disks = (PointDisk(DiskKey("disk0"), "disk", copy.finish()),)
+        point = point_of(session, SECOND_VM, sequence=sequence, disks=disks, predecessor=before)
+        return session.commit(replace(point, files=(PointFile("golden.vmx", len(VMX), chunks),)))
+
+
+def _mark_and_collect(repository: Repository, workers: SpanWorkers, points: Sequence[Manifest]) -> None:
+    """Of the first VM's points the middle one is swept and the first one pinned; of the second's the third is swept,
+    the fourth forgotten since, the fifth had a pin."""
+    first, middle, last = repository.points.of(image_id(VM))
+    marks = repository.marks
+    pin = marks.pin(first.id, "the first of all")
+    for point in (first, middle, points[2]):
+        marks.forget(point.id, "no longer wanted")
+    Collector(repository, threading.Event()).run()
+    marks.forget(points[3].id, "forgotten, and not yet collected")
+    marks.unpin(marks.pin(points[4].id, "for a week"))
+    assert [pin.id] == [each.id for each in marks.pins()]
+    (place,) = {repository.store.index.look_up([last.disks[0].map.pages[0]])[0]}
+    assert place
+    marks.damage(place.pack, frozenset([place.slot]), "to be healed")
+    repository.refresh(for_writing=True)
+    back_up(repository, Memory(generations()[-1]), workers, name=VM)
+
+
+def _full_contents() -> dict[str, list[bytes]]:
+    first, _, last = generations()
+    large = large_generations()
+    return {VM: [first, last, last], SECOND_VM: large[:2] + large[4:]}
+
+
+GOLDEN = {
+    "format-1": Golden(build, lambda: {VM: generations()}),
+    "format-1-full": Golden(build_full, _full_contents),
+}
 
 
 def unpack(archive: Path, into: Path) -> Path:
@@ -63,7 +182,7 @@ def main(name: str) -> None:
         sys.exit(f"{target} exists: a golden repository is made once")
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder) / "repository")
+        GOLDEN[name].build(Path(folder) / "repository")
         with tarfile.open(fileobj=packed, mode="w:gz") as tar:
             tar.add(Path(folder) / "repository", "repository", filter=_anonymous)
     target.write_bytes(packed.getvalue())

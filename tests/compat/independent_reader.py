@@ -179,10 +179,12 @@ class Repository:
         for name in self.listed("index"):
             plain = expanded(self.unsealed(name))
             (length,) = struct.unpack_from("<I", plain)
-            packs = json.loads(plain[4 : 4 + length])["packs"]
+            head = json.loads(plain[4 : 4 + length])
+            packs, (bits, prefix) = head["packs"], head["shard"]
             entries = list(struct.iter_unpack("<32sIIIIIBB", plain[4 + length :]))
             need(entries == sorted(entries, key=lambda entry: entry[0]), f"{name}: not sorted")
             for chunk, pack, *place in entries:
+                need(int.from_bytes(chunk[:2], "big") >> 16 - bits == prefix, f"{name}: an id of another shard")
                 if packs[pack] in self.packs:
                     need(Place(packs[pack], *place) in self.places[chunk], f"{name}: an entry that no directory has")
                     count += 1
