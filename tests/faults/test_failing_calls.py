@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from faults.campaign import Tally, some
-from faults.story import WRITING, World, assert_unharmed, attempt
+from faults.story import STORIES, World, assert_unharmed, attempt
 from offhost.backend.local import LocalBackend
 from support.faulty_backend import HOWS, REFUSALS, Fault, FaultyBackend, How
 
@@ -14,39 +14,42 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 Fresh = Callable[[], World]
 
 
-def calls_of(world: World) -> list[str]:
-    """What the steps call when nothing fails."""
-    backend = FaultyBackend(LocalBackend(world.root))
-    attempt(world, backend, WRITING)
+def calls_of(world: World, story: str) -> int:
+    """How many calls a story makes when nothing fails."""
+    backend, before = FaultyBackend(LocalBackend(world.root)), len(world.committed)
+    attempt(world, backend, STORIES[story])
+    assert len(world.committed) > before, "without faults points are committed"
     assert_unharmed(world)
-    assert len(world.committed) > 5, "without faults everything is committed"
-    return backend.calls
+    return len(backend.calls)
 
 
+@pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize("how", HOWS)
-def test_a_call_that_fails_once_harms_nothing(how: How, fresh: Fresh, tally: Tally) -> None:
-    for at in some(range(len(calls_of(fresh()))), 8):
+def test_a_call_that_fails_once_harms_nothing(how: How, story: str, fresh: Fresh, tally: Tally) -> None:
+    for at in some(range(calls_of(fresh(), story)), 2):
         world = fresh()
         backend = FaultyBackend(LocalBackend(world.root), Fault(at, how))
-        attempt(world, backend, WRITING)
+        attempt(world, backend, STORIES[story])
         assert_unharmed(world)
-        tally.count(f"the k-th call: {how}", backend.injected)
+        tally.count(f"{story}: the k-th call {how}", backend.injected)
 
 
+@pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize("how", [*REFUSALS, "reply lost"])
-def test_a_store_that_fails_from_some_call_on_harms_nothing(how: How, fresh: Fresh, tally: Tally) -> None:
-    for at in some(range(len(calls_of(fresh()))), 4):
+def test_a_store_that_fails_from_some_call_on_harms_nothing(how: How, story: str, fresh: Fresh, tally: Tally) -> None:
+    for at in some(range(0, calls_of(fresh(), story), 3), 1):
         world = fresh()
         backend = FaultyBackend(LocalBackend(world.root), Fault(at, how, lasting=True))
-        attempt(world, backend, WRITING)
+        attempt(world, backend, STORIES[story])
         assert_unharmed(world)
-        tally.count(f"from the k-th call on: {how}", backend.injected)
+        tally.count(f"{story}: all calls from the k-th on {how}", backend.injected)
 
 
-def test_a_store_that_is_full_after_some_bytes_harms_nothing(fresh: Fresh, tally: Tally) -> None:
-    for budget_bytes in some(range(0, 420_000, 3_500), 8):
+@pytest.mark.parametrize("story", STORIES)
+def test_a_store_that_is_full_after_some_bytes_harms_nothing(story: str, fresh: Fresh, tally: Tally) -> None:
+    for budget_bytes in some(range(0, 420_000, 7_000), 3):
         world = fresh()
         backend = FaultyBackend(LocalBackend(world.root), budget_bytes=budget_bytes)
-        attempt(world, backend, WRITING)
+        attempt(world, backend, STORIES[story])
         assert_unharmed(world)
-        tally.count("full after n bytes", backend.injected)
+        tally.count(f"{story}: full after n bytes", backend.injected)
