@@ -61,6 +61,8 @@ class IndexedPacks:
 
     def index(self, cache: Path | None = None) -> Index:
         """An index that has looked at it."""
+        if cache:
+            cache.mkdir(mode=0o700, exist_ok=True)
         index = Index(self.backend, self.keyring, cache)
         index.refresh(frozenset(), frozenset())
         return index

@@ -49,17 +49,38 @@ def word_column(rows: Entries) -> NDArray[np.uint64]:
 
 def put_in_order(rows: Entries) -> Entries:
     """Rows sorted by key, pack and slot. Ids whose keys are equal are not told apart: `find` compares them whole."""
-    return rows[np.lexsort((rows["slot"], rows["pack"], key_column(rows)))]
+    keys = key_column(rows).astype(np.uint64)
+    order = np.argsort(keys, kind="stable")  # fast where sorted rows lie one after the other
+    shared = _not_alone(keys[order])
+    if shared.any():
+        some = order[shared]
+        order[shared] = some[np.lexsort((rows["slot"][some], rows["pack"][some], keys[some]))]
+    return rows[order]
+
+
+def _not_alone(keys: Keys) -> NDArray[np.bool_]:
+    """Which of sorted keys are there several times."""
+    shared = np.zeros(len(keys), np.bool_)
+    same = keys[1:] == keys[:-1]
+    shared[1:] |= same
+    shared[:-1] |= same
+    return shared
 
 
 def sorted_by_id(rows: Entries) -> Entries:
     """Rows sorted by the whole id."""
-    in_order = rows[np.argsort(key_column(rows), kind="stable")]
-    keys = key_column(in_order)
-    if (keys[1:] != keys[:-1]).all():
-        return in_order
-    # as plain bytes, which numpy can compare; all are of one length, so that padding cannot make two equal
-    return rows[np.argsort(rows["id"].copy().view("S32"), kind="stable")]
+    keys = key_column(rows).astype(np.uint64)
+    order = np.argsort(keys, kind="stable")
+    shared = _not_alone(keys[order])
+    if shared.any():
+        some = order[shared]
+        order[shared] = some[np.argsort(_comparable(rows["id"][some]), kind="stable")]
+    return rows[order]
+
+
+def _comparable(ids: NDArray[np.void]) -> NDArray[np.bytes_]:
+    """As plain bytes, which numpy can compare; all are of one length, so that padding cannot make two equal."""
+    return np.ascontiguousarray(ids).view("S32")
 
 
 def without_repetitions(rows: Entries) -> Entries:
@@ -73,12 +94,9 @@ def without_repetitions(rows: Entries) -> Entries:
 
 def one_of_each(rows: Entries) -> Entries:
     """Of sorted rows, one for each id, in any order."""
-    keys = key_column(rows)
-    same = keys[1:] == keys[:-1]
-    if not same.any():
+    shared = _not_alone(key_column(rows).astype(np.uint64))
+    if not shared.any():
         return rows
-    shared = np.concatenate([same, [False]]) | np.concatenate([[False], same])
     doubtful = rows[shared]
-    # as plain bytes, which numpy can compare; all are of one length, so that padding cannot make two equal
-    _, first = np.unique(doubtful["id"].copy().view("S32"), return_index=True)
+    _, first = np.unique(_comparable(doubtful["id"]), return_index=True)
     return np.concatenate([rows[~shared], doubtful[first]])

@@ -23,8 +23,8 @@ from offhost.repository.sealed import ObjectType, expand, json_object, seal, uns
 
 RUN_LIMIT_BYTES = 512 << 20
 RUN_LIMIT_ENTRIES = 4_000_000
-RUN_ENTRIES = 1 << 18
-"""Entries that are put into one run: some 15 MiB, so that reading it takes little memory."""
+RUN_ENTRIES = 1 << 17
+"""Entries that are put into one run: 7 MiB of them, so that reading it takes little memory."""
 SHARD_BITS_LIMIT = 16
 
 _HEAD_LIMIT_BYTES = 64 << 20

@@ -70,7 +70,7 @@ def unseal(keyring: Keyring, kind: ObjectType, name: str, data: bytes) -> bytes:
     cipher = AESGCM(keyring.sealing_key(epoch, kind, salt))
     header = data[: _HEADER.size]
     try:
-        return cipher.decrypt(_NONCE, data[_HEADER.size :], header + keyring.repository_id + name.encode())
+        return cipher.decrypt(_NONCE, memoryview(data)[_HEADER.size :], header + keyring.repository_id + name.encode())
     except InvalidTag as error:
         raise PackCorrupt(f"{name}: fails its seal: changed, or put there by somebody else") from error
 

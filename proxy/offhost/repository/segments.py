@@ -48,7 +48,7 @@ _BUCKET_SHIFT = 5
 """A bucket holds 32 to 64 rows: two to four KiB, which take microseconds to check."""
 _RANGE_ROWS = 1 << 16
 """Rows that merging takes up at a time: some MiB of them."""
-_HELD_ROWS = 1 << 18
+_HELD_ROWS = 1 << 17
 """Rows that are held in memory until there are enough of them for a file."""
 _GONE = 0xFFFFFFFF
 
@@ -231,13 +231,15 @@ def in_order(segments: Sequence[Segment], numbers: dict[str, int], bits: int | N
     starts = [segment.starts(bits) for segment in segments]
     places = [np.array([numbers.get(pack, _GONE) for pack in segment.packs], np.uint32) for segment in segments]
     for piece in range(1 << bits):
-        parts = [np.zeros(0, ENTRY)]
+        parts: list[Entries] = []
         for segment, start, place in zip(segments, starts, places, strict=True):
             rows = segment.between(int(start[piece]), int(start[piece + 1])).copy()
             if len(rows):
                 rows["pack"] = place[rows["pack"]]
                 parts.append(rows[rows["pack"] != _GONE])
-        yield without_repetitions(put_in_order(np.concatenate(parts)))
+        if len(parts) > 1:
+            parts = [without_repetitions(put_in_order(np.concatenate(parts)))]
+        yield parts[0] if parts else np.zeros(0, ENTRY)
 
 
 @dataclass(frozen=True, slots=True)

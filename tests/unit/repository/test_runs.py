@@ -170,7 +170,7 @@ def test_a_pack_that_a_shard_leaves_out_is_read_by_its_directory(
         assert index.exist(chunks) == [True] * 100
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     held=st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=80, unique=True), min_size=1, max_size=20),
     dead=st.sets(st.integers(0, 19)),

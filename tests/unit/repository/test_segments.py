@@ -128,7 +128,7 @@ def test_a_file_whose_frame_is_damaged_is_thrown_away(packs: IndexedPacks, cache
     assert len(files_of(cache)) == 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_a_flipped_bit_never_makes_a_wrong_answer(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
