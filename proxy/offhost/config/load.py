@@ -129,10 +129,10 @@ def _disagreements(document: Document, proxy: Proxy) -> Iterator[ConfigError]:
 
 def _unknown_references(document: Document, job: Job, proxy: Proxy) -> Iterator[ConfigError]:
     yield from _reference(document, ("vcenter",), job.vcenter, known=proxy.vcenters, section="vcenters")
-    repositories = {("repository",): job.repository}
-    repositories |= {("copy_to", at, "repository"): copy.repository for at, copy in enumerate(job.copy_to)}
-    for path, name in repositories.items():
-        yield from _reference(document, path, name, known=proxy.repositories, section="repositories")
+    yield from _reference(document, ("repository",), job.repository, known=proxy.repositories, section="repositories")
+    for at, copy in enumerate(job.copy_to):
+        path = ("copy_to", at, "repository")
+        yield from _reference(document, path, copy.repository, known=proxy.repositories, section="repositories")
 
 
 def _reference(
