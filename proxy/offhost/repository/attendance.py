@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from offhost.backend.contract import Backend
-from offhost.clock import Clock
+from offhost.clock import Clock, moment
 from offhost.errors import ObjectExists, ObjectNotFound, PackCorrupt
 from offhost.ids import SessionId
 from offhost.repository.keys import Keyring
@@ -89,7 +89,7 @@ def _session(backend: Backend, keyring: Keyring, sid: SessionId, parts: set[str]
     except ObjectNotFound:
         return None
     try:
-        kind, point, started = value["kind"], value["point"], _moment(value["started"])
+        kind, point, started = value["kind"], value["point"], moment(value["started"])
         found = _POINT.fullmatch(point)
         if kind not in ("write", "read") or not found or (kind == "write" and found[1] != sid):
             raise ValueError(f"a session of kind {kind} at {point}")
@@ -127,17 +127,9 @@ def is_gone(reader: Session, backend: Backend, keyring: Keyring, clock: Clock) -
     if reader.beats:
         name = f"sessions/{reader.id}.{reader.beats}"
         try:
-            heard = _moment(get_json(backend, keyring, ObjectType.HEARTBEAT, name)["time"])
+            heard = moment(get_json(backend, keyring, ObjectType.HEARTBEAT, name)["time"])
         except ObjectNotFound:
             return False
         except (KeyError, TypeError, ValueError) as error:
             raise PackCorrupt(f"{name}: not a heartbeat: {error!r}") from error
     return clock.now() - heard > READER_SILENT
-
-
-def _moment(text: str) -> datetime:
-    """A time with its zone. Raises: TypeError, ValueError."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text}: a time without a zone")
-    return moment

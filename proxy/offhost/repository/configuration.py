@@ -54,6 +54,8 @@ class SealedConfig:
             if not isinstance(encrypted, bool):
                 raise ValueError("neither encrypted nor not")
             secret = bytes.fromhex(value["cut_secret"])
+            if len(secret) != KEY_BYTES:
+                raise ValueError(f"a cut secret of {len(secret)} bytes")
             return RepositoryConfig(keyring.repository_id, str(value["cutter"]), secret, encrypted, self.name, value)
         except (KeyError, TypeError, ValueError) as error:
             raise PackCorrupt(f"{self.name}: not a configuration: {error!r}") from error

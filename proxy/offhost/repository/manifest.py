@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from offhost.clock import moment
 from offhost.errors import PackCorrupt
 from offhost.ids import ChunkId, DiskKey, SessionId, VmId
 
@@ -150,7 +151,7 @@ def from_json(name: str, value: dict[str, Any]) -> Manifest:
             vm_name=_text(value["vm"]["name"]),
             sequence=_whole(value["sequence"]),
             predecessor=_predecessor_from_json(value["predecessor"]),
-            time=_time(value["time"]),
+            time=moment(value["time"]),
             kind=_text(value["kind"]),
             consistency=_text(value["consistency"]),
             disks=tuple(_disk_from_json(disk) for disk in value["disks"]),
@@ -180,14 +181,6 @@ def _text(value: object) -> str:
         raise TypeError(f"{value!r:.40} is no text")
     value.encode()
     return value
-
-
-def _time(value: str) -> datetime:
-    """A moment: a time without its zone is none, and could not be compared with another."""
-    time = datetime.fromisoformat(value)
-    if time.tzinfo is None:
-        raise ValueError(f"{value!r} lacks its time zone")
-    return time
 
 
 def _predecessor_from_json(value: dict[str, Any] | None) -> Predecessor | None:

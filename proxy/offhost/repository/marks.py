@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from offhost.backend.contract import Backend
-from offhost.clock import Clock
+from offhost.clock import Clock, moment
 from offhost.errors import BackendError, IntegrityError, ObjectExists, ObjectNotFound, PackCorrupt
 from offhost.ids import SessionId
 from offhost.repository.keys import Keyring
@@ -151,7 +151,7 @@ def _named(name: re.Match[str], mark: dict[str, Any], field_: str) -> str:
 
 def _pin(name: re.Match[str], mark: dict[str, Any]) -> Pin:
     try:
-        return Pin(name[1], SessionId(str(mark["point"])), str(mark["note"]), datetime.fromisoformat(mark["time"]))
+        return Pin(name[1], SessionId(str(mark["point"])), str(mark["note"]), moment(mark["time"]))
     except (KeyError, TypeError, ValueError) as error:
         raise PackCorrupt(f"{name.string}: not a pin: {error!r}") from error
 
