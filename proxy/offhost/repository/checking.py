@@ -54,6 +54,10 @@ class PackFault:
         """Whether the chunk of this slot is among the damaged."""
         return self.slots is None or slot in self.slots
 
+    def is_among(self, known: Slots) -> bool:
+        """Whether all that it names is known to be damaged."""
+        return known is None or (self.slots is not None and self.slots <= known)
+
     def joined(self, other: "PackFault") -> "PackFault":
         """Both, told as the other is: it was found later."""
         both = None if self.slots is None or other.slots is None else self.slots | other.slots

@@ -7,7 +7,7 @@ harms (harm), what was read when (verified), reading one disk end to end (endtoe
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from offhost.ids import ChunkId
 from offhost.repository.agreement import Agreement
 from offhost.repository.checking import PackCheck, PackChecker, PackFault, in_threads, processors
 from offhost.repository.damage import NAMED_HARMS, Damage
-from offhost.repository.harm import HarmWalk
+from offhost.repository.harm import Harm, HarmWalk
 from offhost.repository.inspection import inspect
 from offhost.repository.manifest import Manifest
 from offhost.repository.marks import Slots
@@ -104,6 +104,7 @@ class _Verification:
         self._known: Mapping[str, Slots] = {}
         self._new: set[str] = set()
         self._vanished: list[str] = []
+        self._index_knows = False
         self._agreement = Agreement()
         pace = Pace(reading.bytes_per_s if reading else None, repository.clock, stop)
         self._checker = PackChecker(
@@ -129,6 +130,7 @@ class _Verification:
         report.damage += [Damage(str(error), hint=_UNREADABLE_POINT) for error in unreadable]
         if not unreadable:  # a predecessor that does not open has been named already
             report.damage += _order_broken(points, repository)
+        repository.refresh()  # what the newest of these points refer to may have come while packs were read
         self._name_harm(points)
         return report
 
@@ -218,7 +220,7 @@ class _Verification:
         """Count copies as bad, and mark them, so that writers store their chunks anew."""
         known = self._known.get(fault.pack, frozenset())
         self._bad[fault.pack] = fault if fault.pack not in self._bad else self._bad[fault.pack].joined(fault)
-        if known is None or (fault.slots is not None and fault.slots <= known):
+        if fault.is_among(known):
             return
         _log.warning("damaged: %s", fault.what)
         self._new.add(fault.pack)
@@ -240,8 +242,10 @@ class _Verification:
         self._report.damage += [Damage(problem, hint=_REBUILD) for problem in survey.wrong.values()]
         named = survey.packs.union(self._known)
         self._vanished = sorted(pack for pack in named - repository.store.index.packs if self._has_vanished(pack))
+        # when most have vanished it is likelier that what they lie on is not mounted, and a mark is for ever
+        lasting = len(self._vanished) <= len(repository.store.index.packs)
         for pack in self._vanished:
-            self._blame(PackFault(pack, None, f"{pack_object(pack)} has vanished"))
+            self._blame(PackFault(pack, None, f"{pack_object(pack)} has vanished", lasting))
 
     def _has_vanished(self, pack: str) -> bool:
         """Whether a pack that was not listed ought to be there; one that was put since then is."""
@@ -256,19 +260,14 @@ class _Verification:
     def _name_harm(self, points: Sequence[Manifest]) -> None:
         """Which disks need what is damaged; what none needs is told apart."""
         report = self._report
+        known = self._repository.store.index.damaged
+        self._index_knows = all(fault.is_among(known.get(pack, frozenset())) for pack, fault in self._bad.items())
         walk = HarmWalk(self._repository, self._judge, self._stop)
-        harms: dict[str, list[str]] = {}
-        untold: dict[str, int] = {}
-        for harm in walk.of(points):
-            named = harms.setdefault(harm.cause, [])
-            if len(named) < NAMED_HARMS:
-                named.append(str(harm))
-            else:
-                untold[harm.cause] = untold.get(harm.cause, 0) + 1
+        harms = self._gathered(walk.of(points))
         self._mark_found(walk.found)
         for cause, named in harms.items():
-            rest = (f"and {untold[cause]} more",) if cause in untold else ()
-            report.damage.append(Damage(cause, (*named, *rest), hint=_HEALING))
+            vanished = f"{_listed(self._vanished)} vanished: " if cause == _MISSING and self._vanished else ""
+            report.damage.append(Damage(vanished + cause, tuple(named), hint=_HEALING))
         for fault in self._bad.values():
             if fault.what in harms or (fault.pack in self._vanished and _MISSING in harms):
                 continue
@@ -276,6 +275,22 @@ class _Verification:
                 report.damage.append(Damage(fault.what, hint=_HARMLESS))
             else:
                 report.healed.append(f"{fault.what}: {_HARMLESS}")
+
+    def _gathered(self, found: Iterable[Harm]) -> dict[str, list[str]]:
+        """Harm by its cause; without that of points that were collected since they were listed."""
+        named: dict[str, dict[Harm, None]] = {}
+        untold: dict[str, int] = {}
+        for harm in found:
+            of_cause = named.setdefault(harm.cause, {})
+            if len(of_cause) < NAMED_HARMS:
+                of_cause[harm] = None
+            else:
+                untold[harm.cause] = untold.get(harm.cause, 0) + 1
+        gone = self._repository.points.gone() if named else set()
+        told = {cause: [str(harm) for harm in of_cause if harm.point not in gone] for cause, of_cause in named.items()}
+        for cause, count in untold.items():
+            told[cause].append(f"and {count} more")
+        return {cause: harms for cause, harms in told.items() if harms}
 
     def _mark_found(self, found: Mapping[ChunkId, str]) -> None:
         """Leaves and list pages that did not read when the maps were walked."""
@@ -286,8 +301,14 @@ class _Verification:
 
     def _judge(self, chunks: Sequence[ChunkId]) -> list[str | None]:
         """Why no good copy of a chunk is there."""
-        places = self._repository.store.index.look_up(chunks)
-        return [self._why_not(chunk, place) for chunk, place in zip(chunks, places, strict=True)]
+        index = self._repository.store.index
+        readable = index.readable(chunks) if self._index_knows else [False] * len(chunks)
+        doubtful = [chunk for chunk, good in zip(chunks, readable, strict=True) if not good]
+        if not doubtful:
+            return [None] * len(chunks)
+        places = zip(doubtful, index.look_up(doubtful), strict=True)
+        reasons = {chunk: self._why_not(chunk, place) for chunk, place in places}
+        return [reasons.get(chunk) for chunk in chunks]
 
     def _why_not(self, chunk: ChunkId, place: Location | None) -> str | None:
         if place is None:
@@ -300,6 +321,10 @@ class _Verification:
     def _fault_at(self, place: Location) -> PackFault | None:
         fault = self._bad.get(place.pack)
         return fault if fault and fault.holds(place.slot) else None
+
+
+def _listed(packs: Sequence[str]) -> str:
+    return ", ".join(map(pack_object, packs[:_NAMED])) + (f" and {len(packs) - _NAMED} more" * (len(packs) > _NAMED))
 
 
 def _marked(pack: str, slots: Slots) -> PackFault:

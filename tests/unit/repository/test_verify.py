@@ -1,5 +1,6 @@
 """Verification finds what is wrong, names whom it harms, remembers what it read, and goes on where it was stopped."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,6 +115,19 @@ def test_a_pack_that_a_collector_takes_meanwhile_is_no_damage(root: Path, points
         assert report.damage == []
 
 
+def test_a_backup_that_commits_meanwhile_is_no_damage(root: Path, points: list[Manifest], workers: SpanWorkers) -> None:
+    """The packs were listed before it stored its own."""
+    with opened(root) as repository, opened(root) as writer:
+        committed: list[Manifest] = []
+
+        def progress(done: int, total: int) -> None:
+            if not committed:
+                committed.append(back_up(writer, Memory(noise(9, SIZE)), workers, name="meanwhile"))
+
+        report = verify(repository, data=True, progress=progress, stop=threading.Event())
+        assert (report.damage, report.points) == ([], 5)
+
+
 # ------------------------------------------------------------------------------------------- packs
 
 
@@ -197,6 +211,24 @@ def test_a_store_that_does_not_answer_at_all_is_no_damage(
         assert repository.marks.damaged() == {}
 
 
+def test_when_most_packs_have_vanished_none_is_marked(root: Path, points: list[Manifest]) -> None:
+    """It may be that they only lie on something that is not mounted."""
+    for path in packs(root)[:3]:
+        path.unlink()
+    found = quick(root)
+    assert sum(len(damage.harms) for damage in found.damage) == 3
+    assert list((root / "marks").iterdir()) == []
+
+
+def test_what_vanished_is_named_with_whom_it_harms(root: Path, points: list[Manifest]) -> None:
+    gone = packs(root)[0]
+    gone.unlink()
+    (damage,) = quick(root).damage
+    assert gone.name in damage.what
+    assert len(damage.harms) == 1
+    assert quick(root).damage[0].harms == damage.harms
+
+
 # ------------------------------------------------------------------------------------------- going on
 
 
@@ -250,6 +282,27 @@ def test_one_that_was_stopped_goes_on_with_what_it_has_not_read(repository: Repo
     assert report.read_packs == 2
     again = verify(repository, data=True, stop=threading.Event())
     assert (again.continued_from, again.read_packs) == (None, 4), "it was done: the next one begins anew"
+
+
+def test_one_that_was_killed_goes_on_too(
+    repository: Repository, root: Path, tmp_path: Path, clock: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the repository after two packs is what a kill would leave."""
+    monkeypatch.setattr("offhost.repository.verify._SAVE_EVERY_S", 0.0)
+    read = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal read
+        read += 1
+        if read == 2:
+            shutil.copytree(root, tmp_path / "killed")
+
+    verify(repository, reading=Reading(threads=1), progress=progress, stop=threading.Event())
+    with opened(tmp_path / "killed") as after:
+        after.clock = clock
+        report = verify(after, data=True, stop=threading.Event())
+    assert report.continued_from == clock.at
+    assert report.read_packs == 2
 
 
 def test_one_that_was_stopped_long_ago_or_is_asked_to_begins_anew(repository: Repository, clock: Later) -> None:
