@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from offhost.errors import CollectionBlocked, IntegrityError, ObjectExists, OffhostError, Stopped
+from offhost.errors import BackendError, CollectionBlocked, IntegrityError, ObjectExists, OffhostError, Stopped
 from offhost.ids import ChunkId, SessionId
 from offhost.repository.attendance import Session, attendance, fence, is_gone
 from offhost.repository.confirming import confirmed
+from offhost.repository.consolidation import consolidate_runs
 from offhost.repository.graves import Verdict
 from offhost.repository.liveness import Liveness, refuse_missing
 from offhost.repository.manifest import Manifest
@@ -97,11 +98,12 @@ class Collector:
         repository = self.repository
         repository.refresh(for_writing=True)
         graves = repository.graveyard.read()
-        forgotten = repository.marks.forgotten(strict=True) - set(graves.swept_points)
+        forgotten = repository.marks.forgotten(strict=True) - graves.swept_points - self._held_points()
         damaged = repository.marks.damaged(strict=True)
         liveness = self._marked(graves.swept_points | forgotten, damaged)
         sizes = {item.name.rpartition("/")[2]: item.size_bytes for item in repository.backend.list("packs/")}
-        packs = [each for each in usage(liveness.census, liveness, sizes, damaged) if each.pack in sizes]
+        known = sizes.keys() - liveness.census.unread  # what nobody can tell would be kept, again and again
+        packs = [each for each in usage(liveness.census, liveness, sizes, damaged) if each.pack in known]
         present = repository.points.ids()
         return Proposal(tuple(dead(packs)), tuple(worth_rewriting(packs, damaged)), frozenset(forgotten & present))
 
@@ -117,6 +119,7 @@ class Collector:
         before = sweep(repository, self.stop, self.progress)  # what one that was killed has left
         found = self._standing_or_condemned()
         if found is None:
+            self._merge_runs()
             return Collected(swept=before)
         generation, resumed = found
         result = Collected(generation, resumed=resumed, swept=before)
@@ -127,7 +130,15 @@ class Collector:
                 return result
             result = self._decide(generation, result)
         after = sweep(repository, self.stop, self.progress)
+        self._merge_runs()
         return replace(result, swept=before + after)
+
+    def _merge_runs(self) -> None:
+        """Few index runs in place of many. They only spare time: failing at it is no failure to collect."""
+        try:
+            consolidate_runs(self.repository.store)
+        except (IntegrityError, BackendError) as error:
+            _log.warning("the index runs stay as they are: %s", error)
 
     def _standing_or_condemned(self) -> tuple[str, bool] | None:
         """The list to work on, and whether it was begun before; None when there is nothing to collect."""

@@ -77,12 +77,13 @@ def consolidate_runs(store: ChunkStore, *, unreadable_too: bool = False) -> Cons
     """Merge runs of like size, drop the entries of packs that are gone, cover packs that no run covers.
 
     Idempotent; stopped at any step it harms nothing, and the next one goes on. Runs that do not open are kept, unless
-    `unreadable_too`: then they go once all packs are covered without them. Raises: IntegrityError, BackendError.
+    `unreadable_too`: then all packs are covered anew that they might have covered, and they go when that is done.
+    Raises: IntegrityError, BackendError.
     """
     store.refresh(for_writing=True)
     live = store.index.packs
     groups, unreadable = _surveyed(store)
-    plan = _planned(groups, live)
+    plan = _planned(groups, live, cover=len(live) if unreadable_too else _UNCOVERED_AT_ONCE)
     try:
         put, entries = _put(store, plan, live)
     except (OSError, ObjectNotFound) as error:  # no room here, or another consolidation was faster
@@ -116,7 +117,7 @@ def _surveyed(store: ChunkStore) -> tuple[list[_Group], frozenset[str]]:
     return list(groups.values()), frozenset(unreadable)
 
 
-def _planned(groups: Sequence[_Group], live: frozenset[str]) -> _Plan:
+def _planned(groups: Sequence[_Group], live: frozenset[str], *, cover: int) -> _Plan:
     covered: set[str] = set()
     kept: list[_Group] = []
     useless = {name for group in groups for name in group.spare}
@@ -133,7 +134,7 @@ def _planned(groups: Sequence[_Group], live: frozenset[str]) -> _Plan:
     if merged or uncovered:  # with them go the pieces that another consolidation has left, having died
         rest = [each for each in groups if not each.whole]
         useless.update(name for each in (*merged, *rest) for name in each.runs.values())
-    now, later = uncovered[:_UNCOVERED_AT_ONCE], uncovered[_UNCOVERED_AT_ONCE:]
+    now, later = uncovered[:cover], uncovered[cover:]
     return _Plan(tuple(merged), tuple(now), frozenset(useless), len(later))
 
 
