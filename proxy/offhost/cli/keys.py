@@ -24,6 +24,7 @@ _KINDS = {"passphrase": "passphrase", "keyfile": "key file", "recovery": "recove
 _STANDINGS = {
     "good": "opens it",
     "outdated": "out of date: does not open it",
+    "unfinished": "of a `keys rotate` that was cut short: does not open it",
     "unmarked": "made by an earlier version",
     "unknown": "not made by a holder of its keys",
 }

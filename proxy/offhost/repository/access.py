@@ -36,8 +36,9 @@ from offhost.repository.opening import (
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES
 from offhost.repository.wrappers import LABEL_LIMIT, WRAPPER_LIMIT_BYTES, Argon2Cost, Wrapper, parsed, wrap
 
-Standing: TypeAlias = Literal["good", "outdated", "unmarked", "unknown"]
-"""A way in is good, of an epoch that is past, made by a version that did not sign it, or none of ours at all."""
+Standing: TypeAlias = Literal["good", "outdated", "unfinished", "unmarked", "unknown"]
+"""A way in is good, of an epoch that is past, of one whose beginning was cut short, made by a version that did not sign
+it, or none of ours at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,13 @@ class Access:
             case False:
                 return "unknown"
             case True:
-                return "good" if wrapper.epoch == self._opened.keyring.epoch else "outdated"
+                return self._timeliness(wrapper.epoch)
+
+    def _timeliness(self, epoch: int | None) -> Standing:
+        in_force = self._opened.keyring.epoch
+        if epoch == in_force:
+            return "good"
+        return "unfinished" if epoch and epoch > in_force else "outdated"
 
     def find(self, text: str) -> WayIn:
         """The wrapper of that id, or of the only id that begins so. Raises: NotFound."""

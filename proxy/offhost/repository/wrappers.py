@@ -118,13 +118,14 @@ class Wrapper:
     def genuine(self, keyring: Keyring) -> bool | None:
         """Whether all it says was said by a holder of this keyring; None when it does not claim so (no tag).
 
-        The tag's key is of the epoch that the wrapper says it knows: who never knew that one makes none.
+        It is tagged with the epoch that it says it knows as the last: who never knew that one makes no such tag. While
+        that epoch is only being begun, and not yet known here, the tag of the epoch before it serves.
         """
-        tag = self.fields.get("tag")
-        if tag is None:
+        if self.epoch is None or "tag" not in self.fields:
             return None
+        name, epoch = ("tag", self.epoch) if self.epoch <= keyring.epoch else ("tag_before", self.epoch - 1)
         try:
-            return self.epoch in keyring.epochs and bool(tag == _tag(keyring, self.id, self.fields))
+            return epoch in keyring.epochs and bool(self.fields.get(name) == _tag(keyring, epoch, self.id, self.fields))
         except RecursionError:  # nested so deep that it could just be read
             return False
 
@@ -147,7 +148,10 @@ def wrap(
         plain = json.dumps(keyring.to_json()).encode()
         wrapped = AESGCM(stretch.key(unlock)).encrypt(nonce, plain, _CONTEXT + wrapper_id.encode())
         fields |= {"kdf": _kdf(stretch), "nonce": nonce.hex(), "wrapped": wrapped.hex()}
-    return wrapper_id, json.dumps(fields | {"tag": _tag(keyring, wrapper_id, fields)}).encode()
+    tags = {"tag": _tag(keyring, keyring.epoch, wrapper_id, fields)}
+    if keyring.epoch - 1 in keyring.epochs:
+        tags["tag_before"] = _tag(keyring, keyring.epoch - 1, wrapper_id, fields)
+    return wrapper_id, json.dumps(fields | tags).encode()
 
 
 def _kdf(stretch: Stretch) -> dict[str, Any]:
@@ -158,11 +162,11 @@ def _kdf(stretch: Stretch) -> dict[str, Any]:
     return named | {"time": cost.time, "memory_kib": cost.memory_kib, "lanes": cost.lanes}
 
 
-def _tag(keyring: Keyring, wrapper_id: str, fields: dict[str, Any]) -> str:
-    """What a holder of the keyring says of all other fields."""
-    said = {name: value for name, value in fields.items() if name != "tag"}
+def _tag(keyring: Keyring, epoch: int, wrapper_id: str, fields: dict[str, Any]) -> str:
+    """What a holder of an epoch's key says of all fields but the tags."""
+    said = {name: value for name, value in fields.items() if name not in ("tag", "tag_before")}
     canonical = json.dumps(said, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-    key = derived(_TAG_CONTEXT, keyring.epochs[fields["epoch"]], keyring.id_key)
+    key = derived(_TAG_CONTEXT, keyring.epochs[epoch], keyring.id_key)
     return blake3.blake3(_CONTEXT + wrapper_id.encode() + canonical.encode(), key=key).hexdigest()
 
 

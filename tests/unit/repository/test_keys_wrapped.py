@@ -54,7 +54,15 @@ def test_what_a_wrapper_says_of_itself_is_signed_by_a_holder_of_the_keys() -> No
     assert parsed(wrapper_id, data).label == "the office"
     assert parsed(wrapper_id, data).genuine(keyring) is True
     fields = json.loads(data)
-    for change in ({"label": "mine"}, {"created": "2001"}, {"epoch": 2}, {"wrapped": "00"}, {"more": 1}, {"tag": 7}):
+    for change in (
+        {"label": "mine"},
+        {"created": "2001"},
+        {"epoch": 2},
+        {"epoch": 0},
+        {"wrapped": "00"},
+        {"more": 1},
+        {"tag": 7},
+    ):
         assert parsed(wrapper_id, json.dumps(fields | change).encode()).genuine(keyring) is False, change
     assert parsed(secrets.token_hex(16), data).genuine(keyring) is False
     assert parsed(wrapper_id, data).genuine(Keyring.new()) is False
@@ -66,6 +74,8 @@ def test_who_never_knew_an_epoch_signs_no_wrapper_of_it() -> None:
     wrapper = parsed(*wrapped(forged, SECRETS[1]))
     assert wrapper.epoch == 2
     assert wrapper.genuine(new) is False
+    assert wrapper.genuine(old) is True, "an epoch that is being begun is known by the one before it"
+    assert wrapper.genuine(Keyring.new()) is False
     assert parsed(*wrapped(old, SECRETS[1])).genuine(new) is True
 
 
@@ -137,7 +147,7 @@ values = st.recursive(
     max_leaves=10,
 )
 names = st.sampled_from(
-    ["format", "kind", "kdf", "nonce", "wrapped", "label", "created", "epoch", "keyring", "tag", "x"]
+    ["format", "kind", "kdf", "nonce", "wrapped", "label", "created", "epoch", "keyring", "tag", "tag_before", "x"]
 )
 
 
