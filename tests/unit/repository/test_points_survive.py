@@ -589,7 +589,11 @@ def test_a_flush_of_the_directory_that_fails_is_not_taken_for_success(
 
     with repository.session(image_id("vm")) as (session, _):
         monkeypatch.setattr(os, "fsync", failing)
-        committed = session.commit(point_of(session, "vm"))
+        with pytest.raises(BackendError, match="could not be flushed"):
+            session.commit(point_of(session, "vm"))
         monkeypatch.undo()
     assert failed
+    assert repository.points.all() == []
+    with repository.session(image_id("vm")) as (session, _):
+        committed = session.commit(point_of(session, "vm"))
     assert [point.id for point in repository.points.all()] == [committed.id]
