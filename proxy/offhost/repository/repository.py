@@ -6,13 +6,13 @@ Owns: making one, opening one with its chunks, sessions over one VM. Does not ow
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock, rfc3339
-from offhost.errors import BackendError, Conflict, ObjectExists
+from offhost.errors import BackendError, Conflict, ObjectExists, OffhostError
 from offhost.ids import VmId
 from offhost.repository.configuration import first_config
 from offhost.repository.credentials import Unencrypted, Unlock
@@ -163,6 +163,8 @@ class Repository(UnlockedRepository):
             self.refresh()
             yield self.restore_point(manifest)
         finally:
+            with suppress(OffhostError):  # what was found damaged: the next backup heals it, if it can be marked
+                self.store.mark_distrusted()
             presence.leave()
             self.reader.hands.rest()
 

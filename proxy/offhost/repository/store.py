@@ -96,8 +96,10 @@ class ChunkStore:
 
     def mark_distrusted(self) -> None:
         """Mark the copies that failed their checks in this process. Raises: BackendError."""
+        if not (distrusted := self.index.distrusted):
+            return
         marked = self._marks.damaged()
-        for copy, what in self.index.distrusted.items():
+        for copy, what in distrusted.items():
             known = marked.get(copy.pack, frozenset())
             if known is not None and copy.slot not in known:
                 self._marks.damage(copy.pack, frozenset([copy.slot]), what)
