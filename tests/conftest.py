@@ -15,7 +15,8 @@ DATASTORES = {"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}
 
 
 SLOW = tuple(
-    Path(__file__).parent / "integration" / folder for folder in ("backup", "daemon", "end_to_end", "repository", "snapshot", "vsim")
+    Path(__file__).parent / "integration" / folder
+    for folder in ("backup", "daemon", "end_to_end", "repository", "snapshot", "vsim")
 )
 """Whole backups and processes: of these, the quick tests take those marked `narrow` only."""
 

@@ -72,12 +72,18 @@ class _Look:
         return Usage(pack, size, sum(at.stored for _, at in self._only_here(pack, entries)))
 
     def moved(self, pack: str, rewriter: Rewriter) -> bool:
-        """Move what is needed of a pack away from it; False when it does not read back, and the pack is kept."""
+        """Move what is needed of a pack away from it; False when some of it does not read back, which is then marked.
+
+        A pack of which something is damaged is kept as it is from then on.
+        """
         needed = self._only_here(pack, self._entries(pack))
         try:
-            rewriter.move(pack, needed)
+            bad: Slots = rewriter.move(pack, needed)
         except IntegrityError as error:
-            _log.warning("%s: the pack is kept as it is; `offhost repo verify --data` tells what is harmed", error)
+            _log.warning("%s", error)
+            bad = None
+        if bad is None or bad:
+            self.repository.marks.damage(pack, bad, "found when what was needed of it was to be moved")
             return False
         self._moved.update(chunk for chunk, _ in needed)
         return True

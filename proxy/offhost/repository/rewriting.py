@@ -4,11 +4,13 @@ Owns: reading sealed chunks and sealing them into new packs, unchanged in form, 
 Does not own: which packs are rewritten and when the old ones may go (collect).
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from offhost.backend.contract import Backend
 from offhost.chunking.spans import CompressedChunk
+from offhost.errors import ChunkCorrupt
 from offhost.ids import ChunkId
 from offhost.repository.keys import Keyring
 from offhost.repository.packer import put_retrying
@@ -23,6 +25,8 @@ from offhost.repository.packs import (
 )
 from offhost.repository.reading import PackReader
 from offhost.repository.store import ChunkStore
+
+_log = logging.getLogger(__name__)
 
 _FETCH_BYTES = 8 << 20
 
@@ -43,8 +47,12 @@ class Rewriter:
     _buffer: bytearray = field(default_factory=lambda: bytearray(PACK_LIMIT_BYTES))
     _pack: OpenPack | None = None
 
-    def move(self, pack: str, entries: Sequence[tuple[ChunkId, Location]]) -> None:
-        """Copy these chunks of a pack. Raises: IntegrityError when one of them is not what it was; BackendError."""
+    def move(self, pack: str, entries: Sequence[tuple[ChunkId, Location]]) -> frozenset[int]:
+        """Copy these chunks of a pack; the slots of those that are not what they were, and are not copied.
+
+        Raises: PackCorrupt when the pack as a whole cannot be read; BackendError.
+        """
+        bad = set()
         cipher = read_header(self.backend, self.keyring, pack)
         for batch in _batches(entries):
             start, end = batch[0][1].offset, batch[-1][1].offset + batch[-1][1].stored
@@ -52,7 +60,14 @@ class Rewriter:
             for chunk, at in batch:
                 sealed = data[at.offset - start : at.offset - start + at.stored]
                 kind = Kind(at.kind)
-                self._add(cipher.unpack_chunk(chunk, at, sealed, self.reader.id_key(kind)), kind)
+                try:
+                    unpacked = cipher.unpack_chunk(chunk, at, sealed, self.reader.id_key(kind))
+                except ChunkCorrupt as error:
+                    _log.warning("%s", error)
+                    bad.add(at.slot)
+                else:
+                    self._add(unpacked, kind)
+        return frozenset(bad)
 
     def _add(self, chunk: CompressedChunk, kind: Kind) -> None:
         if self._pack and not self._pack.fits(len(chunk.data)):

@@ -68,9 +68,10 @@ def _best(census: Census, rows: NDArray[np.intp], needed: NDArray[np.int64], dam
     """Which of a chunk's rows to keep. One copy may have several rows, of which one counts."""
     packs, slots = census.pack_of(rows).tolist(), census.slot(rows).tolist()
 
-    def rank(at: int) -> tuple[bool, int, int]:
-        bad = damaged.get(census.packs[packs[at]], frozenset())
-        return bad is not None and slots[at] not in bad, int(needed[packs[at]]), packs[at]
+    def rank(at: int) -> tuple[bool, bool, int, int]:
+        pack = census.packs[packs[at]]
+        bad = damaged.get(pack, frozenset())
+        return bad is not None and slots[at] not in bad, pack not in damaged, int(needed[packs[at]]), packs[at]
 
     return max(range(len(rows)), key=rank)
 

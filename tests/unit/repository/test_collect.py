@@ -14,7 +14,7 @@ import pytest
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import CollectionBlocked, Conflict, FormatTooNew, IntegrityError, SessionFenced, Stopped
 from offhost.extents import Extent, ExtentMap
-from offhost.ids import image_id
+from offhost.ids import ChunkId, image_id
 from offhost.repository.collect import Collected, Collector
 from offhost.repository.manifest import Manifest
 from offhost.repository.repository import Repository
@@ -405,3 +405,38 @@ def test_collectors_at_once_do_no_harm(root: Path, workers: SpanWorkers) -> None
         for seed in range(1, 6, 2):
             assert content(repository, points[seed]) == noise(seed, MIB)
         assert stored_bytes(root) < 3.5 * MIB
+
+
+def test_damage_that_is_met_while_moving_is_marked_and_the_pack_kept(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    old = noise(1, 4 * MIB)
+    first = back_up(repository, Memory(old), workers)
+    (pack,) = packs_of(root)
+    second = back_up(repository, Memory(old[:MIB] + noise(2, 3 * MIB)), workers)
+    chunk = repository.restore_point(second).map(second.disks[0]).span(0).ids[0].tobytes()
+    at = repository.store.index.copies(ChunkId(chunk))[0]
+    path = root / "packs" / pack[:2] / pack
+    data = bytearray(path.read_bytes())
+    data[at.offset] ^= 1
+    path.write_bytes(data)
+    forget(repository, first)
+    collect(repository)
+    assert pack in packs_of(root)
+    assert repository.marks.damaged() == {pack: frozenset([at.slot])}
+    lists = len(list((root / "condemned").iterdir()))
+    collect(repository)
+    assert len(list((root / "condemned").iterdir())) == lists, "what must be kept is not condemned again and again"
+
+
+def test_a_point_that_stays_open_is_not_condemned_again_and_again(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    point = back_up(repository, Memory(noise(1, MIB)), workers)
+    back_up(repository, Memory(noise(2, MIB)), workers)
+    with opened(root) as elsewhere, elsewhere.reading(point):
+        forget(repository, point)
+        for _ in range(3):
+            collect(repository)
+        assert not list((root / "condemned").iterdir())
+    assert collect(repository).swept.points == 1
