@@ -134,7 +134,7 @@ def apply(invocation: Invocation, /, *, dry_run: bool, **asked: Any) -> int:
     count = sum(len(one.judged) for one in expired)
     vms = len({each.vm_id for one in expired for each in one.judged})
     done = "Would forget" if dry_run else "Forgot"
-    note(f"{done} {_counted(count, 'restore point')} of {_counted(vms, 'VM')}, {kept} are kept.")
+    note(f"{done} {_counted(count, 'restore point')} of {_counted(vms, 'VM')}; kept: {kept}.")
     if count and not dry_run:
         note("Their space comes back with `offhost repo gc`.")
     return _warn(warnings)

@@ -98,11 +98,11 @@ def test_explain_tells_of_each_point_and_changes_nothing(run: Run, points: list[
 def test_apply_tells_what_it_forgot_and_how_the_space_comes_back(run: Run, points: list[Manifest]) -> None:
     code, out, err = run("retention", "apply", "--keep-last", "1", "--dry-run")
     assert (code, [row[0] for row in rows(out)]) == (0, [points[0].id[:12], points[1].id[:12]])
-    assert err == "Would forget 2 restore points of 1 VM, 2 are kept.\n"
+    assert err == "Would forget 2 restore points of 1 VM; kept: 2.\n"
     assert len(listed(run)) == 4
     code, applied, err = run("retention", "apply", "--keep-last", "1")
     assert (code, applied) == (0, out)
-    assert err.startswith("Forgot 2 restore points of 1 VM, 2 are kept.\n")
+    assert err.startswith("Forgot 2 restore points of 1 VM; kept: 2.\n")
     assert "`offhost repo gc`" in err
     assert [point["id"] for point in listed(run)] == [points[3].id, points[2].id]
     assert run("retention", "apply", "--keep-last", "1")[1] == ""
