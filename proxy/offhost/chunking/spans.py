@@ -119,6 +119,12 @@ class SpanMap:
     def __hash__(self) -> int:
         return hash((self.starts.tobytes(), self.lengths.tobytes(), self.ids.tobytes()))
 
+    def overlapping(self, start: int, end: int) -> "SpanMap":
+        """The chunks that have bytes in `[start, end)`."""
+        first = np.searchsorted(self.starts + self.lengths, start, "right")
+        stop = np.searchsorted(self.starts, end, "left")
+        return SpanMap(self.starts[first:stop], self.lengths[first:stop], self.ids[first:stop])
+
     @property
     def data_bytes(self) -> int:
         """Bytes that are not holes."""

@@ -76,6 +76,8 @@ def show_job(invocation: Invocation, name: str) -> None:
     say(f"job: {described['job']}")
     say(f"backs up: VMs of {described['vcenter']} into {described['repository']}, {described['mode']}")
     say(f"transports: {', '.join(described['transports'])}")
+    if described["copy_to"]:
+        say(f"copies to: {', '.join(described['copy_to'])}")
     say(f"retention: {described['retention']}")
     say(f"next: {described['next'] or 'when told to'}")
     say(f"last: {last['state']}, begun {last['started']}, run {last['id']}" if last else "last: never run")
@@ -150,6 +152,7 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
         "repository": spec.repository,
         "mode": spec.mode,
         "transports": list(spec.transports),
+        "copy_to": [target.repository for target in spec.copy_to],
         "retention": str(spec.retention),
         "next": following.isoformat() if following else None,
         "last": {"id": last[0].id, "state": last[0].state, "started": last[0].started} if last else None,

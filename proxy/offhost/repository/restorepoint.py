@@ -68,11 +68,10 @@ class PointDiskReader:
         """Where, and how long, the chunks are that a part of a span needs; what is between them is cleared."""
         end, at = start + len(buffer), start
         places: dict[ChunkId, list[tuple[int, int]]] = {}
-        for ref in self.map.span(span):
-            if ref.start < end and ref.start + ref.length > start:
-                places.setdefault(ref.id, []).append((ref.start, ref.length))
-                clear(buffer[at - start : max(ref.start, at) - start])
-                at = ref.start + ref.length
+        for ref in self.map.span(span).overlapping(start, end):
+            places.setdefault(ref.id, []).append((ref.start, ref.length))
+            clear(buffer[at - start : max(ref.start, at) - start])
+            at = ref.start + ref.length
         clear(buffer[min(at, end) - start :])
         return places
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from offhost.chunking.compress import Codec, Compression, decompress
@@ -180,6 +181,22 @@ def test_a_span_map_lists_its_chunks_in_order() -> None:
     refs = [ChunkRef(0, 4096, ChunkId(b"a" * 32)), ChunkRef(65536, 512, ChunkId(b"b" * 32))]
     assert list(SpanMap.of(refs)) == refs
     assert (len(SpanMap.of([])), list(SpanMap.of([])), SpanMap.of([]).data_bytes) == (0, [], 0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 0, 3]), st.integers(1, 6)), max_size=6),
+    st.integers(0, 30),
+    st.integers(1, 20),
+)
+def test_a_part_of_a_span_needs_the_chunks_that_overlap_it(
+    gaps: list[tuple[int, int]], start: int, length: int
+) -> None:
+    refs, at = [], 0
+    for gap, size in gaps:
+        refs.append(ChunkRef(at + gap, size, ChunkId(bytes(32))))
+        at += gap + size
+    needed = [ref for ref in refs if ref.start < start + length and ref.start + ref.length > start]
+    assert list(SpanMap.of(refs).overlapping(start, start + length)) == needed
 
 
 def test_span_maps_are_equal_when_all_their_entries_are() -> None:
