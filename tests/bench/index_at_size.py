@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def measure_opening(measured: Measured, root: Path, cache: Path) -> None:
                 start = time.perf_counter()
                 index.look_up(batch)
                 times.append(time.perf_counter() - start)
-            measured.times[f"{BATCH} {what}, each"] = sum(times) / len(times)
+            measured.times[f"{BATCH} {what}, each"] = median(times)
             with measured.timed(f"{BATCH} {what}, again"):
                 index.look_up(some[-1])
 
