@@ -17,8 +17,13 @@ from offhost.repository.verify import VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of, rot
 from support.repositories import Memory, back_up, chunking_of, content, noise, opened
 
-SIZE = 2 * SPAN_BYTES + 300_000
+SIZE = SPAN_BYTES + 300_000
 NOTHING_CHANGED = ExtentMap()
+BY_EITHER = pytest.mark.parametrize(
+    "changed",
+    [pytest.param(None, id="full", marks=pytest.mark.slow), pytest.param(NOTHING_CHANGED, id="incremental")],
+)
+"""The next backup reads the disk whole, or by its changes."""
 
 
 def checked(root: Path, *, data: bool = True) -> VerifyReport:
@@ -27,9 +32,9 @@ def checked(root: Path, *, data: bool = True) -> VerifyReport:
 
 
 def sparse_disk() -> Memory:
-    """Three spans, little in each, so that tests are quick."""
+    """Two spans, little in each, so that tests are quick."""
     disk = Memory(bytearray(SIZE))
-    for span in range(3):
+    for span in range(2):
         disk.content[span * SPAN_BYTES : span * SPAN_BYTES + 200_000] = noise(span, 200_000)
     return disk
 
@@ -45,7 +50,7 @@ def harmed_points(report: VerifyReport) -> set[str]:
     return {harm.split("point ")[1][:12] for damage in report.damage for harm in damage.harms}
 
 
-@pytest.mark.parametrize("changed", [None, NOTHING_CHANGED], ids=["full", "incremental"])
+@BY_EITHER
 @pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name.lower())
 def test_a_damaged_chunk_of_any_kind_is_stored_anew_and_all_points_are_whole_again(
     root: Path, workers: SpanWorkers, kind: Kind, changed: ExtentMap | None
@@ -107,7 +112,7 @@ def test_what_was_looked_through_once_is_not_looked_through_again(
         back_up(repository, disk, workers, areas=NOTHING_CHANGED)
 
 
-@pytest.mark.parametrize("changed", [None, NOTHING_CHANGED], ids=["full", "incremental"])
+@BY_EITHER
 def test_a_pack_whose_directory_is_damaged_is_stored_anew(
     root: Path, workers: SpanWorkers, changed: ExtentMap | None
 ) -> None:
@@ -135,7 +140,7 @@ def with_shared_content(root: Path, workers: SpanWorkers) -> tuple[Memory, Path]
     return disk, pack_path(root, pack)
 
 
-@pytest.mark.parametrize("changed", [None, NOTHING_CHANGED], ids=["full", "incremental"])
+@BY_EITHER
 @pytest.mark.parametrize("verified", [True, False], ids=["verified", "unnoticed"])
 def test_a_pack_that_has_vanished_is_stored_anew(
     root: Path, workers: SpanWorkers, verified: bool, changed: ExtentMap | None
