@@ -152,15 +152,14 @@ class DiskReplica:
     def _check_span(self, span: int, areas: ExtentMap, copy: ReadAt) -> None:
         """Each of the source's chunks lies in the areas as a whole or not at all; where there is none are zeros."""
         start, buffer = span * SPAN_BYTES, self.destination.workers.buffer()
+        where = f"{self.destination.repository.backend.location}: disk {self.disk.key}"
         for area in areas:
             copy.read_into(area.start, buffer[area.start - start : area.end - start])
         with of_repository(self.source):
             chunks = [ref for ref in self.map.span(span) if start + ref.start in areas]
         for at, length, chunk in chunks:
             if identify(buffer[at : at + length], self.source.keyring.id_key) != chunk:
-                raise ChunkCorrupt(
-                    f"disk {self.disk.key}, byte {start + at}: what arrived is not what its source holds"
-                )
+                raise ChunkCorrupt(f"{where}, byte {start + at}: what arrived is not what its source holds")
         for hole in areas.minus(ExtentMap(Extent(start + at, start + at + length) for at, length, _ in chunks)):
             if np.frombuffer(buffer[hole.start - start : hole.end - start], np.uint8).any():
-                raise ChunkCorrupt(f"disk {self.disk.key}, byte {hole.start}: what arrived is a hole at its source")
+                raise ChunkCorrupt(f"{where}, byte {hole.start}: what arrived is a hole at its source")

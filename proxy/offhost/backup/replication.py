@@ -139,7 +139,7 @@ class Replication:
             with self._base(relation, point, latest) as base:
                 replica = _PointReplica(self, original, base, session)
                 arrived = replica.arrived()
-                session.commit(
+                copy = session.commit(
                     replace(
                         arrived,
                         sequence=relation.sequence_for(point),
@@ -147,7 +147,7 @@ class Replication:
                         origin=copied_origin(relation.source, point, relation.missed_before(point)),
                     )
                 )
-        return replica.report(self._kept(point))
+        return replica.report(self._kept(point, copy))
 
     @contextmanager
     def _base(self, relation: Relation, point: Manifest, latest: RestorePoint | None) -> Iterator[Base]:
@@ -164,12 +164,12 @@ class Replication:
                 original = held.enter_context(self.source.reading(twins.original))
             yield Base(self.destination.repository.restore_point(twins.copy), original)
 
-    def _kept(self, point: Manifest) -> str:
+    def _kept(self, point: Manifest, copy: Manifest) -> str:
         """The copy that counts, when somebody else copied the point at the same time: the others are forgotten.
 
         Each copier lists what is there after it put its own, so whoever comes last sees all, and all choose alike.
         """
-        kept, *others = self.relation(point.vm_id).copies_of(point)
+        kept, *others = self.relation(point.vm_id).copies_of(point) or [copy]  # forgotten already, by retention there
         for other in others:
             self.destination.repository.marks.forget(other.id, f"copied twice at the same time: {kept.id} is the same")
         return kept.id

@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
+from offhost.backup.copy import settle
+from offhost.backup.destination import Destination
 from offhost.backup.replica import DiskReplica
 from offhost.backup.replication import Replication
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import Stopped, UsageError
 from offhost.extents import Extent, ExtentMap
+from offhost.ids import image_id
 from offhost.repository.manifest import Manifest
 from offhost.repository.packs import pack_object
 from offhost.repository.repository import Repository
+from offhost.repository.restorepoint import PointDiskReader
 from offhost.repository.stats import stats
 from support.replicas import copy_all, nobody, replicating, replication, states, the_copy
-from support.repositories import Memory, back_up, content, make, noise
+from support.repositories import Memory, back_up, content, make, noise, point_of
 
 SMALL = 3 << 20
 
@@ -225,3 +229,36 @@ def test_damage_at_the_destination_is_healed_on_the_way(copier: Replication, wor
     assert done.state == "copied"
     assert 0 < done.new_bytes < SMALL / 4
     assert content(there, the_copy(copier, point)) == disk.content
+
+
+def test_what_arrived_otherwise_is_no_point(
+    copier: Replication, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Memory(noise(1, SMALL) + bytes(SMALL))
+    point = back_up(copier.source, disk, workers)
+    read = PointDiskReader.read_into
+
+    def lying(reader: PointDiskReader, offset: int, buffer: memoryview) -> None:
+        read(reader, offset, buffer)
+        if reader.map.ref.root == point.disks[0].map.root:  # between the source's check and the cut
+            buffer[1_000_000] ^= 1
+
+    monkeypatch.setattr(PointDiskReader, "read_into", lying)
+    (done,) = copy_all(copier)
+    assert done.state == "failed"
+    assert done.problem is not None
+    assert "what arrived is not what its source holds" in done.problem.message
+    assert copier.destination.repository.points.all() == []
+
+
+def test_files_and_configuration_come_along(copier: Replication, workers: SpanWorkers) -> None:
+    name, files = "vm", {"vm.nvram": noise(1, 300_000), "vm.vmx": b'guestOS = "debian12-64"'}
+    with copier.source.session(image_id(name)) as (session, _):
+        stored = Destination(copier.source, workers).store_files(session, files)
+        settle(session, [], threading.Event())
+        point = session.commit(replace(point_of(session, name), files=stored, vm_config={"cpus": 2}))
+    assert states(copy_all(copier)) == ["copied"]
+    copy = the_copy(copier, point)
+    arrived = copier.destination.repository.restore_point(copy)
+    assert {file.name: arrived.file(file) for file in copy.files} == files
+    assert copy.vm_config == {"cpus": 2}
