@@ -8,7 +8,7 @@ import pytest
 
 from faults.campaign import LONG, Tally, some
 from faults.powercut import ABSENT, Disk, Effect, Recorder, State, cuts
-from faults.story import WRITING, Step, World, assert_unharmed, attempt
+from faults.story import STORIES, Step, World, assert_unharmed, attempt
 from offhost.backend.local import LocalBackend
 from offhost.errors import OffhostError
 from offhost.repository.repository import create
@@ -16,7 +16,7 @@ from support.repositories import CHEAP, PASSPHRASE, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-DRAWS = 6
+DRAWS = 3
 Fresh = Callable[[], World]
 
 
@@ -41,27 +41,29 @@ def check(before: World, after: World, states: Sequence[tuple[Disk, State, int]]
     return len(states)
 
 
-def test_a_power_cut_at_any_moment_of_backups_loses_no_committed_point(
-    template: World, fresh: Fresh, tally: Tally
+@pytest.mark.parametrize("story", STORIES)
+def test_a_power_cut_at_any_moment_loses_no_committed_point(
+    story: str, template: World, fresh: Fresh, tally: Tally
 ) -> None:
     world = fresh()
-    recorder = recorded(world, WRITING)
-    states = some(list(cuts(recorder.effects, template.root, DRAWS if LONG else 1)), 25)
+    recorder = recorded(world, STORIES[story])
+    states = some(list(cuts(recorder.effects, template.root, DRAWS if LONG else 1)), 6)
     count = check(template, world, states, recorder.effects)
-    tally.count("power cut while backing up", count, count)
+    tally.count(f"{story}: power cut", count, count)
 
 
-def test_what_a_failed_flush_lost_is_written_anew(template: World, fresh: Fresh, tally: Tally) -> None:
-    flushes = recorded(fresh(), WRITING).flushes
-    for failing in some(range(flushes), 6):
+@pytest.mark.parametrize("story", STORIES)
+def test_what_a_failed_flush_lost_is_written_anew(story: str, template: World, fresh: Fresh, tally: Tally) -> None:
+    flushes = recorded(fresh(), STORIES[story]).flushes
+    for failing in some(range(flushes), 2):
         world = fresh()
-        recorder = recorded(world, WRITING, failing)
+        recorder = recorded(world, STORIES[story], failing)
         assert_unharmed_now(world)
         assert_no_name_was_taken_twice(recorder.effects)
-        failed = next(at for at, effect in enumerate(recorder.effects) if effect.what == "flush failed")
+        failed = next((at for at, effect in enumerate(recorder.effects) if effect.what == "flush failed"), 0)
         later = [cut for cut in cuts(recorder.effects, template.root, 2) if cut[2] > failed]
-        count = check(template, world, later[:: -(-len(later) // (20 if LONG else 2))], recorder.effects)
-        tally.count("failed flush, then power cut", count + 1, count + 1)
+        count = check(template, world, later[:: -(-len(later) // (8 if LONG else 2))], recorder.effects)
+        tally.count(f"{story}: failed flush, then power cut", count + 1, count + 1)
 
 
 def assert_no_name_was_taken_twice(effects: Sequence[Effect]) -> None:
@@ -72,7 +74,8 @@ def assert_no_name_was_taken_twice(effects: Sequence[Effect]) -> None:
 
 def assert_unharmed_now(world: World) -> None:
     """Without a power cut: the process goes on, or another begins."""
-    assert_unharmed(World(world.root, world.keyring, world.workers, dict(world.committed), list(world.perhaps)))
+    now = World(world.root, world.keyring, world.workers, dict(world.committed), list(world.perhaps), set(world.gone))
+    assert_unharmed(now)
 
 
 def test_a_power_cut_while_a_repository_is_made_leaves_one_that_works_or_none(fast_folder: Path, tally: Tally) -> None:
