@@ -265,6 +265,11 @@ class IntegrityError(RepositoryError):
 
     code = "integrity"
 
+    usual_hint: ClassVar[str] = "`offhost repo verify --data` says what is harmed, and what to do about it"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or self.usual_hint)
+
 
 class ChunkCorrupt(IntegrityError):
     """A chunk fails its seal or is not the content its id names."""

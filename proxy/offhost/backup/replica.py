@@ -48,7 +48,8 @@ def of_repository(repository: Repository) -> Iterator[None]:
         yield
     except IntegrityError as error:
         where = repository.backend.location
-        hint = error.hint or f"`offhost --repo {where} repo verify --data` tells what it harms"
+        usual = error.hint == IntegrityError.usual_hint
+        hint = f"`offhost --repo {where} repo verify --data` says what is harmed" if usual else error.hint
         raise type(error)(f"{where}: {error.message}", hint=hint) from error
 
 

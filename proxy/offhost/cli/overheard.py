@@ -20,6 +20,10 @@ class _Printable(logging.Formatter):
 
 
 class _Telling(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._told: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
         """Say it as other warnings are said; a fault of offhost itself with where it happened, for its report."""
         if not record.name.startswith("offhost."):
@@ -27,8 +31,9 @@ class _Telling(logging.Handler):
         if record.exc_info:
             for line in self.format(record).split("\n"):
                 note(line)
-        elif record.name not in _IN_THE_RESULT:
-            note(f"warning: {record.getMessage()}")
+        elif record.name not in _IN_THE_RESULT and (said := record.getMessage()) not in self._told:
+            self._told.add(said)
+            note(f"warning: {said}")
 
 
 def tell_warnings() -> None:

@@ -130,7 +130,7 @@ class Liveness:
 
 def refuse_missing(chunk: ChunkId) -> None:
     """For a walk that must find everything. Raises: ChunkCorrupt."""
-    raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} is in no pack", hint="`offhost repo verify` tells what it harms")
+    raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} is in no pack")
 
 
 def _applied(patch: Patch, known: Mapping[ChunkId, SpanMap | Patch]) -> SpanMap:

@@ -124,9 +124,7 @@ class PackReader:
         found = []
         for chunk, place in zip(chunks, places, strict=True):
             if place is None:
-                raise ChunkCorrupt(
-                    f"chunk {chunk.hex()[:12]} is in no pack", hint="`offhost repo verify` tells what it harms"
-                )
+                raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} is in no pack")
             if place.kind != kind:
                 raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} is no {kind.name.lower()}")
             found.append(place)

@@ -39,7 +39,7 @@ _NAMED = 4
 _MISSING = "chunks that restore points need are in no pack"
 _POINT_TAKEN = "nobody but a collector deletes points, after saying so: see who has access to the repository"
 _REBUILD = "no data is lost by it: `offhost repo rebuild` makes the index anew"
-_UNREADABLE_POINT = "it cannot be restored, and the VM's next backup does without; move it away to be done with it"
+_UNREADABLE_POINT = "the VM's next backup does without it; `offhost points forget` with its full id gives it up"
 _HEALING = "the next backups store anew what the disks still hold of it, for all points; the rest is lost"
 _HARMLESS = "no restore point needs it, or another good copy is there"
 
