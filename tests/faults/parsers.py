@@ -7,7 +7,7 @@ Owns: how a parser is reached with bytes, and bytes that each takes. Does not ow
 import json
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class Held:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self.get(name, 0)[offset : offset + length]
+
+    def make_durable(self, names: Iterable[str]) -> None: ...
 
     def delete(self, name: str) -> None: ...
 

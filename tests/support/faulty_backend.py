@@ -5,7 +5,7 @@ Owns: numbering the calls, and what goes wrong at the k-th. Does not own: what t
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +108,9 @@ class FaultyBackend:
             raise Unavailable(f"{prefix}: the connection broke")
         self._end(how)
         yield from found
+
+    def make_durable(self, names: Iterable[str]) -> None:
+        self._inner.make_durable(names)
 
     def size(self, name: str) -> int:
         how = self._begin("size", name)

@@ -3,7 +3,7 @@
 Owns: the contract; one suite of tests runs against every implementation. Does not own: what objects mean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 
@@ -46,6 +46,13 @@ class Backend(Protocol):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """The objects below a prefix that ends in `/`, in no order."""
+        ...
+
+    def make_durable(self, names: Iterable[str]) -> None:
+        """Make sure that objects which are listed outlast a power cut: whoever puts one may not have come so far yet.
+
+        Without effect where that cannot be said of a place, as on read-only media. Raises: Unavailable, BackendError.
+        """
         ...
 
     def size(self, name: str) -> int:

@@ -1,14 +1,15 @@
 """A repository in a local directory.
 
-Owns: atomic creation (write beside, flush, link, flush the directory), and the garbage that a dead writer leaves in
-`tmp/`. A link, unlike a rename, fails when the name is taken, so an object is never replaced.
+Owns: atomic creation (write beside, flush, link, flush the directory), a reserve for when the disk is full, and the
+garbage that a dead writer leaves in `tmp/`. A link, unlike a rename, fails when the name is taken, so an object is
+never replaced.
 """
 
 import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from offhost.errors import (
 )
 
 _TEMPORARY = "tmp"
+_RESERVE = "reserve"
+_RESERVE_BYTES = 1 << 20
+_SMALL_BYTES = 64 << 10
 
 
 class LocalBackend:
@@ -57,11 +61,44 @@ class LocalBackend:
         return str(self.root)
 
     def check_writable(self) -> None:
-        """Refuse a network mount that caches attributes. Raises: UnsafeMount."""
+        """Refuse a network mount that caches attributes, and keep a reserve. Raises: UnsafeMount."""
         check_uncached(self.root.resolve())
+        self._keep_reserve()
+
+    def _keep_reserve(self) -> None:
+        """Take some room while there is room; without it nothing but a full disk is harder."""
+        reserve = self.root / _RESERVE
+        if reserve.exists():
+            return
+        temporary = self.root / _TEMPORARY / secrets.token_hex(16)
+        with suppress(OSError), open(temporary, "xb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+                os.link(temporary, reserve)
+            finally:
+                temporary.unlink()
+
+    def _give_up_reserve(self) -> bool:
+        try:
+            (self.root / _RESERVE).unlink()
+        except OSError:
+            return False
+        return True
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """Create an object. Nothing of it remains when this fails, not even after a failed flush."""
+        """Create an object. Nothing of it remains when this fails, not even after a failed flush.
+
+        On a full disk the reserve is given up for a small one: forgetting and collecting must stay possible.
+        """
+        try:
+            self._put(name, data)
+        except NoSpace:
+            if len(data) > _SMALL_BYTES or not self._give_up_reserve():
+                raise
+            self._put(name, data)
+
+    def _put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         path = self.root / name
         with _translated(path), self._written_beside(data) as temporary:
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -112,20 +149,35 @@ class LocalBackend:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """The files below a prefix; the directories' own order."""
-        with _translated(self.root / prefix):
-            yield from self._walk(prefix.rstrip("/"))
+        folder = prefix.rstrip("/")
+        with _translated(self.root / folder):
+            try:
+                yield from self._walk(folder)
+            except FileNotFoundError as error:
+                # a prefix that was never used holds nothing; but an unmounted file system must not look like that
+                if Path(error.filename) != self.root / folder or not self._is_mounted():
+                    raise Unavailable(f"{error.filename}: vanished: is its file system mounted?") from error
+
+    def _is_mounted(self) -> bool:
+        return self.root.is_dir() and any(self.root.iterdir())
 
     def _walk(self, folder: str) -> Iterator[ObjectInfo]:
-        try:
-            entries = list(os.scandir(self.root / folder))
-        except FileNotFoundError:
-            return
-        for entry in entries:
+        for entry in list(os.scandir(self.root / folder)):
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(f"{folder}/{entry.name}")
             else:
                 with suppress(FileNotFoundError):  # deleted since the directory was read
                     yield ObjectInfo(f"{folder}/{entry.name}", entry.stat(follow_symlinks=False).st_size)
+
+    def make_durable(self, names: Iterable[str]) -> None:
+        """Flush the directories that name these files; the files were flushed before they were named."""
+        for folder in {(self.root / name).parent for name in names}:
+            with _translated(folder), suppress(FileNotFoundError):
+                try:
+                    _flush_directory(folder)
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.EROFS):  # read-only media know no flush
+                        raise
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -137,8 +189,8 @@ class LocalBackend:
         """Remove a file, durably."""
         path = self.root / name
         with _translated(path), suppress(FileNotFoundError):
-            path.unlink()
-            _flush_directory(path.parent)
+            path.unlink(missing_ok=True)
+            _flush_directory(path.parent)  # also when it was gone: an earlier flush may have failed
 
     def sweep_temporary(self) -> int:
         """Remove what dead writers left in `tmp/`; a living one holds a lock on its file. Returns how many."""

@@ -2,12 +2,13 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from offhost.backend.local import LocalBackend
-from offhost.errors import NoRepository, NoSpace, ObjectExists, ObjectNotFound, PackCorrupt
+from offhost.errors import NoRepository, NoSpace, ObjectExists, ObjectNotFound, PackCorrupt, Unavailable
 
 
 @pytest.fixture
@@ -36,6 +37,17 @@ def test_a_listing_shows_every_object_below_a_prefix_and_no_temporary_file(backe
     assert list(backend.list("points/")) == [("points/new-folder/two", 2)]
     assert list(backend.list("marks/")) == []
     assert not list((backend.root / "tmp").iterdir())
+
+
+def test_an_unmounted_file_system_does_not_look_like_an_empty_repository(backend: LocalBackend) -> None:
+    backend.put("points/vm/one", b"x")
+    listing = backend.list("points/")
+    backend.root.rename(backend.root.with_name("elsewhere"))
+    with pytest.raises(Unavailable, match="mounted"):
+        list(listing)
+    backend.root.mkdir()
+    with pytest.raises(Unavailable, match="mounted"):
+        list(backend.list("points/"))
 
 
 def test_an_object_that_is_not_there_is_named(backend: LocalBackend) -> None:
@@ -84,12 +96,12 @@ def test_a_full_disk_says_so_and_leaves_nothing_of_the_object(tmp_path: Path) ->
     mount = tmp_path / "small"
     mount.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("this machine does not let us mount a tmpfs")
     try:
-        backend = LocalBackend.create(mount / "objects", ["packs"])
+        backend = LocalBackend.create(mount / "objects", ["packs", "marks"])
         backend.put("packs/small", b"x" * 1000)
         with pytest.raises(NoSpace) as caught:
             backend.put("packs/large", b"x" * (4 << 20))
@@ -97,5 +109,17 @@ def test_a_full_disk_says_so_and_leaves_nothing_of_the_object(tmp_path: Path) ->
         assert [item.name for item in backend.list("packs/")] == ["packs/small"]
         assert not list((backend.root / "tmp").iterdir())
         assert backend.get("packs/small", 1000) == b"x" * 1000
+        backend.check_writable()
+        ballast = mount / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        with pytest.raises(NoSpace):
+            backend.put("packs/large", b"x" * (128 << 10))
+        backend.put("marks/forgotten", b"x" * 300)
+        assert not (backend.root / "reserve").exists(), "what is small takes the reserve"
+        ballast.unlink()
+        backend.check_writable()
+        assert (backend.root / "reserve").stat().st_size
     finally:
         subprocess.run(["umount", mount], check=True)
