@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import blake3
@@ -39,13 +40,14 @@ from offhost.repository.rows import (
 
 _log = logging.getLogger(__name__)
 
-_MAGIC = b"OFFSEG\x00\x02"
+_MAGIC = b"OFFSEG\x00\x03"
 _HEAD = struct.Struct("<8sQIII32s")
 _ROWS_AT = 64
 _PACKS = np.dtype([("name", "V32"), ("whole", "u1")])
 _RUN_BYTES = 16
-_BUCKET_SHIFT = 5
-"""A bucket holds 32 to 64 rows: two to four KiB, which take microseconds to check."""
+_SUM_BYTES = 8
+_BUCKET_SHIFT = 4
+"""A bucket holds 16 to 32 rows: one to two KiB, which take a microsecond or two to check."""
 _RANGE_ROWS = 1 << 16
 """Rows that merging takes up at a time: some MiB of them."""
 _HELD_ROWS = 1 << 17
@@ -71,7 +73,8 @@ class Checks:
     """The checks of a file's buckets, and which have been made."""
 
     key: bytes
-    sums: NDArray[np.uint64]
+    rows: memoryview
+    sums: memoryview
     made: NDArray[np.bool_]
     failed: list[int] = field(default_factory=list)
 
@@ -174,13 +177,15 @@ class Segment:
         checks = self.checks
         if checks is None:
             return
-        for bucket in np.unique(buckets[~checks.made[buckets]]).tolist():
-            rows = self.entries[self.first[bucket] : self.first[bucket + 1]]
-            if _sum(checks.key, rows) != int(checks.sums[bucket]):
+        new = np.unique(buckets[~checks.made[buckets]])
+        places = zip(new.tolist(), self.first[new].tolist(), self.first[new + 1].tolist(), strict=True)
+        for bucket, start, end in places:
+            rows = checks.rows[start * ENTRY.itemsize : end * ENTRY.itemsize]
+            if _sum(checks.key, rows) != checks.sums[bucket * _SUM_BYTES : (bucket + 1) * _SUM_BYTES]:
                 checks.failed.append(bucket)
                 self.forget()
                 raise SegmentRotten(self)
-            checks.made[bucket] = True
+        checks.made[new] = True
 
     @property
     def rotten(self) -> bool:
@@ -213,8 +218,8 @@ def _ends(counts: NDArray[np.integer]) -> NDArray[np.uint32]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
 
 
-def _sum(key: bytes, rows: Entries) -> int:
-    return int.from_bytes(blake3.blake3(rows.view(np.uint8).data, key=key).digest(8), "little")
+def _sum(key: bytes, rows: memoryview) -> bytes:
+    return blake3.blake3(rows, key=key).digest(_SUM_BYTES)
 
 
 # ------------------------------------------------------------------------------------------------ merging
@@ -311,20 +316,20 @@ class _File:
         self._count = 0
         self._pieces = 0
         self._counts: list[NDArray[np.intp]] = []
-        self._sums = np.zeros(1 << self._bits, np.uint64)
+        self._sums: list[bytes] = []
 
     def append(self, rows: Entries) -> None:
         """The rows of the next piece of the ids' range."""
         below = self._bits - self.range_bits
         buckets = _buckets(key_column(rows), self._bits) - (self._pieces << below)
         counts = np.bincount(buckets, minlength=1 << below)
-        ends = _ends(counts)
-        for bucket in range(1 << below):
-            self._sums[(self._pieces << below) + bucket] = _sum(self._key, rows[ends[bucket] : ends[bucket + 1]])
+        raw = rows.view(np.uint8).data
+        ends = (_ends(counts) * np.uint32(ENTRY.itemsize)).tolist()
+        self._sums += [_sum(self._key, raw[start:end]) for start, end in pairwise(ends)]
         self._counts.append(counts)
         self._pieces += 1
         self._count += len(rows)
-        self._file.write(rows.view(np.uint8).data)
+        self._file.write(raw)
 
     def finish(self, packs: Sequence[str], whole: frozenset[str], runs: frozenset[str], *, passing: bool) -> Segment:
         """Close the file and map it."""
@@ -333,7 +338,7 @@ class _File:
         table["whole"] = [pack in whole for pack in packs]
         names = b"".join(bytes.fromhex(name.rpartition("/")[2]) for name in sorted(runs))
         first = _ends(np.concatenate(self._counts))
-        tables = first.tobytes() + self._sums.tobytes() + table.tobytes() + names
+        tables = first.tobytes() + b"".join(self._sums) + table.tobytes() + names
         fields = _MAGIC, self._count, self._bits, len(packs), len(runs)
         digest = blake3.blake3(_HEAD.pack(*fields, bytes(32)) + tables, key=self._key).digest()
         self._file.write(tables)
@@ -391,7 +396,7 @@ def _mapped(fd: int, path: Path | None, key: bytes) -> Segment | None:
     magic, count, bits, packs, runs, digest = fields = _HEAD.unpack_from(data)
     buckets = 1 << bits if bits < 32 else 0
     tables_at = _ROWS_AT + count * ENTRY.itemsize
-    sizes = 4 * (buckets + 1), 8 * buckets, packs * _PACKS.itemsize, runs * _RUN_BYTES
+    sizes = 4 * (buckets + 1), _SUM_BYTES * buckets, packs * _PACKS.itemsize, runs * _RUN_BYTES
     if magic != _MAGIC or not buckets or tables_at + sum(sizes) != size:
         return None
     if blake3.blake3(_HEAD.pack(*fields[:-1], bytes(32)), key=key).update(data[tables_at:]).digest() != digest:
@@ -406,7 +411,7 @@ def _mapped(fd: int, path: Path | None, key: bytes) -> Segment | None:
         entries=np.frombuffer(data, ENTRY, count, _ROWS_AT),
         first=np.frombuffer(data, "<u4", buckets + 1, first_at),
         path=path,
-        checks=Checks(key, np.frombuffer(data, "<u8", buckets, sums_at), np.zeros(buckets, np.bool_)),
+        checks=Checks(key, data[_ROWS_AT:tables_at], data[sums_at:packs_at], np.zeros(buckets, np.bool_)),
     )
 
 
