@@ -22,8 +22,8 @@ _HINTS = {
     "when no backup, copy or collection is running anywhere, move it away",
     ObjectType.SWEEP: "restores work, backups and collecting wait: put it back from a copy of the repository, or, when "
     "no backup, copy or collection is running anywhere, move it away and run `offhost repo gc`, which decides anew",
-    ObjectType.MARK: "collecting waits for it, and backups too where it tells of damage: move it away, then forget, pin "
-    "or verify again what it may have named",
+    ObjectType.MARK: "collecting waits for it, and backups too where it tells of damage: move it away, then forget, "
+    "pin or verify again what it may have named",
 }
 
 

@@ -99,10 +99,13 @@ class ChunkStore:
         if not (distrusted := self.index.distrusted):
             return
         marked = self._marks.damaged()
+        fresh: dict[str, dict[int, str]] = {}
         for copy, what in distrusted.items():
             known = marked.get(copy.pack, frozenset())
             if known is not None and copy.slot not in known:
-                self._marks.damage(copy.pack, frozenset([copy.slot]), what)
+                fresh.setdefault(copy.pack, {})[copy.slot] = what
+        for pack, slots in fresh.items():
+            self._marks.damage(pack, frozenset(slots), next(iter(slots.values())))
 
     def damage_known(self) -> str:
         """What tells the damage that is known from other damage; empty when none is."""
