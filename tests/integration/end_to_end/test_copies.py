@@ -15,6 +15,8 @@ import pytest
 
 from support.site import PASSPHRASE, Site
 
+pytestmark = pytest.mark.slow
+
 OTHER_PASSPHRASE = "another horse"
 KILLS = int(os.environ.get("OFFHOST_KILLS", "3"))
 DISK_BYTES = 160 << 20
@@ -101,7 +103,6 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return out
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120 + 30 * KILLS)
 def test_a_copy_killed_at_any_moment_goes_on_where_it_was(
     empty_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,7 @@ def test_what_was_copied_is_not_copied_again(copier: Replication, workers: SpanW
     assert len(copier.destination.repository.points.all()) == 1
 
 
+@pytest.mark.slow
 def test_all_points_are_copied_oldest_first_and_stand_in_their_order(copier: Replication, workers: SpanWorkers) -> None:
     disk = Memory(noise(0, SMALL))
     points = [back_up(copier.source, disk, workers)]
@@ -96,6 +97,7 @@ def test_a_repository_is_not_copied_into_itself(tmp_path: Path, workers: SpanWor
         pass
 
 
+@pytest.mark.slow
 def test_copies_can_go_round(copier: Replication, workers: SpanWorkers, tmp_path: Path) -> None:
     disk = Memory(noise(1, SMALL))
     point = back_up(copier.source, disk, workers)
@@ -112,6 +114,7 @@ def test_copies_can_go_round(copier: Replication, workers: SpanWorkers, tmp_path
     assert point.id != done.point
 
 
+@pytest.mark.slow
 def test_changes_in_several_spans_are_copied(copier: Replication, workers: SpanWorkers) -> None:
     disk = Memory(bytearray(2 * SPAN_BYTES + 12345))
     back_up(copier.source, disk, workers)
@@ -160,6 +163,7 @@ def _damage(repository: Repository, point: Manifest) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_what_was_forgotten_at_the_destination_stays_forgotten(copier: Replication, workers: SpanWorkers) -> None:
     disk = Memory(noise(0, SMALL))
     points = [back_up(copier.source, disk, workers)]
@@ -199,6 +203,7 @@ def test_two_copies_at_once_leave_one_of_each_point(
     assert copy_all(copier) == []
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_stopped_goes_on_where_it_was(copier: Replication, workers: SpanWorkers) -> None:
     disk = Memory(noise(1, 3 * SPAN_BYTES))
     point = back_up(copier.source, disk, workers)
