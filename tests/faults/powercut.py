@@ -42,6 +42,8 @@ class Recorder:
     root: Path
     failing_flush: int | None = None
     """The flush, counted from 0, that fails once with EIO."""
+    after_link: Callable[[str], object] = lambda _: None
+    """Told each name that was linked, before whoever linked it goes on."""
     effects: list[Effect] = field(default_factory=list)
     flushes: int = 0
     _inodes: dict[str, int] = field(default_factory=dict)
@@ -74,7 +76,10 @@ class Recorder:
     def _as_one(self, recorded: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
         def both(*arguments: Any, **named: Any) -> Any:
             with self._lock:
-                return recorded(call, *arguments, **named)
+                result = recorded(call, *arguments, **named)
+            if recorded == self._on_link and (name := self._below(arguments[1])) is not None:
+                self.after_link(name)
+            return result
 
         return both
 

@@ -12,7 +12,7 @@ from faults.story import STORIES, Step, World, assert_unharmed, attempt
 from offhost.backend.local import LocalBackend
 from offhost.errors import OffhostError
 from offhost.repository.repository import create
-from support.repositories import CHEAP, PASSPHRASE, opened
+from support.repositories import CHEAP, PASSPHRASE, noise, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -64,6 +64,31 @@ def test_what_a_failed_flush_lost_is_written_anew(story: str, template: World, f
         later = [cut for cut in cuts(recorder.effects, template.root, 2) if cut[2] > failed]
         count = check(template, world, later[:: -(-len(later) // (8 if LONG else 2))], recorder.effects)
         tally.count(f"{story}: failed flush, then power cut", count + 1, count + 1)
+
+
+def test_what_another_process_has_put_and_not_flushed_is_not_relied_on(
+    template: World, fresh: Fresh, tally: Tally
+) -> None:
+    """The second one sees the first one's pack while the first has not flushed its name yet, and commits before it."""
+    world = fresh()
+    recorder = Recorder(world.root)
+    world.noted = recorder.note
+    disk = noise(20, 100_000)
+    others: list[str] = []
+
+    def another(name: str) -> None:
+        if name.startswith("packs/") and not others:
+            others.append(name)
+            with world.on(LocalBackend(world.root)) as repository:
+                world.store(repository, "another", disk)
+
+    recorder.after_link = another
+    with recorder.recording():
+        attempt(world, LocalBackend(world.root), (lambda world, repository: world.store(repository, "one", disk),))
+    assert others
+    states = list(cuts(recorder.effects, template.root, 1))
+    count = check(template, world, some(states, 12), recorder.effects)
+    tally.count("power cut, the pack another's", count, count)
 
 
 def assert_no_name_was_taken_twice(effects: Sequence[Effect]) -> None:

@@ -110,7 +110,9 @@ class FaultyBackend:
         yield from found
 
     def make_durable(self, names: Iterable[str]) -> None:
+        how = self._begin("make_durable", "")
         self._inner.make_durable(names)
+        self._end(how)
 
     def size(self, name: str) -> int:
         how = self._begin("size", name)
