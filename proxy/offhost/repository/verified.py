@@ -30,6 +30,13 @@ _PREFIX_DIGITS = 16
 _LIMIT_PACKS = 1_500_000
 
 
+def superseded(backend: Backend) -> list[str]:
+    """The names of the marks that a later generation repeats: for a collector to delete."""
+    names = [(found[1], item.name) for item in backend.list("marks/") if (found := _NAME.fullmatch(item.name))]
+    latest = max((generation for generation, _ in names), default="")
+    return [name for generation, name in names if generation < latest]
+
+
 @dataclass(slots=True)
 class Ledger:
     """When each pack was read last. For one thread."""

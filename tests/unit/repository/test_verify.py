@@ -19,7 +19,7 @@ from offhost.repository.packs import Kind, pack_object
 from offhost.repository.repository import Repository
 from offhost.repository.restorepoint import PointDiskReader
 from offhost.repository.sealed import ObjectType, seal_json
-from offhost.repository.verified import Ledger
+from offhost.repository.verified import Ledger, superseded
 from offhost.repository.verify import Reading, VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of, rot
 from support.repositories import Memory, back_up, noise, opened
@@ -337,11 +337,10 @@ def test_what_was_read_is_known_to_the_next_however_many_records_there_are(
     for _ in range(4):
         clock.at += timedelta(days=1)
         verify(repository, reading=Reading(share=0.2), stop=threading.Event())
-    records = sorted(path.name for path in (root / "marks").glob("verified-*"))
-    newest = records[-1].split("-")[1]
-    for name in records:
-        if name.split("-")[1] < newest:
-            (root / "marks" / name).unlink()  # as a collector may
+    old = superseded(repository.backend)
+    assert len(old) == 3
+    for name in old:
+        repository.backend.delete(name)  # as a collector does
     ledger = Ledger.load(repository.backend, repository.keyring, clock)
     assert all(ledger.read_at(path.name) > 0 for path in packs(root))
 
