@@ -25,8 +25,9 @@ test: simulator ## all tests
 test-fast: simulator ## the tests that take seconds
 	@$(BIN)/pytest -m "not slow" --hypothesis-profile=quick
 
-faults: simulator ## backups killed at 50 random moments; KILLS=n
-	@OFFHOST_KILLS=$(or $(KILLS),50) $(BIN)/pytest tests/integration/end_to_end/test_killed.py
+faults: simulator ## the long campaign of faults: every call, byte and state, and KILLS=n kills of each command
+	@OFFHOST_FAULTS=long OFFHOST_KILLS=$(or $(KILLS),50) OFFHOST_FAULTS_REPORT=tests/faults/RESULTS.md \
+	    $(BIN)/pytest tests/faults tests/integration/end_to_end/test_killed.py
 
 check: setup ## formatting, lint, types, layers: what CI runs
 	$(BIN)/ruff format --check .

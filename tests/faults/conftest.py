@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from faults.campaign import LONG, Tally
+from faults.campaign import Tally
 from faults.story import World, prepared
 from offhost.chunking.workers import SpanWorkers
-
-RESULTS = Path(__file__).parent / "RESULTS.md"
 
 _tally = Tally()
 
@@ -56,11 +54,21 @@ def fresh(template: World) -> Iterator[Callable[[], World]]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the campaigns amounted to; the long one's is kept beside the tests."""
+    """Print what the campaigns amounted to; OFFHOST_FAULTS_REPORT names the file whose table that becomes."""
     if not _tally.injected:
         return
-    violations = f"Violations left: {len(terminalreporter.stats.get('failed', ()))}."
+    found = f"{_tally.table()}\n\nViolations left: {len(terminalreporter.stats.get('failed', ()))}.\n"
     terminalreporter.section("faults")
-    terminalreporter.write_line(f"{_tally.table()}\n\n{violations}")
-    if LONG:
-        terminalreporter.write_line(f"To be kept in {RESULTS}.")
+    terminalreporter.write_line(found)
+    if report := os.environ.get("OFFHOST_FAULTS_REPORT"):
+        head, *rest = Path(report).read_text().partition(_FROM_HERE)
+        del head
+        Path(report).write_text(f"{_HEAD}{found}\n{''.join(rest)}")
+
+
+_HEAD = """# Faults
+
+`make faults` (every call, every byte, every state; KILLS=50) wrote this table. A bounded part of it runs in `make test`.
+
+"""
+_FROM_HERE = "## Found and mended"
