@@ -2,8 +2,8 @@
 
     python independent_reader.py REPOSITORY [POINT DISK-OR-FILE TARGET]
 
-lists the points, or restores. The secret is OFFHOST_PASSPHRASE, OFFHOST_RECOVERY_KEY, or in the file that
-OFFHOST_KEY_FILE names; without any only an unencrypted repository opens. The first check that fails ends it.
+lists the points, or restores. The secret is OFFHOST_PASSPHRASE, OFFHOST_RECOVERY_KEY, or the line of a key file in
+OFFHOST_KEY; without any only an unencrypted repository opens. The first check that fails ends it.
 """
 
 import json
@@ -24,21 +24,15 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-SPAN, PAGE_SPANS, SLOT = 32 << 20, 1024, 68
-CONTENT, LEAF, PAGE = 1, 2, 3
-LZ4, ZSTD = 1, 2
+SPAN, PAGE_SPANS, SLOT, CONTENT, LEAF, PAGE, LZ4, ZSTD = 32 << 20, 1024, 68, 1, 2, 3, 1, 2
 TYPES = {"config": 1, "index": 2, "points": 3, "sessions": 4, "condemned": 6, "sweeps": 7, "marks": 8}
 BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 Place = namedtuple("Place", "pack slot offset stored plain kind codec")
 
 
-class Wrong(Exception):
-    """The repository is not as FORMAT.md says."""
-
-
 def need(holds: bool, what: str) -> None:
     if not holds:
-        raise Wrong(what)
+        raise ValueError(what)
 
 
 def b3(key: bytes, message: bytes) -> bytes:
@@ -49,16 +43,10 @@ def kdf(context: str, message: bytes) -> bytes:
     return blake3(message, derive_key_context=context).digest()
 
 
-def expanded(frame: bytes, limit: int = 512 << 20) -> bytes:
-    need(0 <= zstandard.frame_content_size(frame) <= limit, "a zstd frame is too large")
-    return zstandard.ZstdDecompressor().decompress(frame)
-
-
 def wrapping_key(wrapper: dict[str, Any], kind: str, secret: str) -> bytes:
-    """What a wrapper's keyring is encrypted with."""
-    kdf_of, salt = wrapper["kdf"], bytes.fromhex(wrapper["kdf"]["salt"])
+    salt = bytes.fromhex(wrapper["kdf"]["salt"])
     if kind == "passphrase":
-        time, memory, lanes = kdf_of["time"], kdf_of["memory_kib"], kdf_of["lanes"]
+        time, memory, lanes = (wrapper["kdf"][name] for name in ("time", "memory_kib", "lanes"))
         need(time <= 16 and memory <= 1 << 20 and lanes <= 16, "Argon2 out of bounds")
         text = unicodedata.normalize("NFC", secret).encode()
         return argon2.low_level.hash_secret_raw(text, salt, time, memory, lanes, 32, argon2.low_level.Type.ID)
@@ -75,18 +63,17 @@ def wrapping_key(wrapper: dict[str, Any], kind: str, secret: str) -> bytes:
 def keyring_of(root: Path, epoch: int, kind: str, secret: str) -> dict[str, Any]:
     """The keyring that the secret opens and whose last epoch is this one; `kind` plain needs no secret."""
     for path in sorted((root / "keys").iterdir()):
-        wrapper = json.loads(path.read_bytes())
-        if wrapper["kind"] != kind:
-            continue
-        keyring: dict[str, Any] | None = wrapper.get("keyring")
-        if kind != "plain":
+        wrapper, keyring = json.loads(path.read_bytes()), None
+        if wrapper["kind"] == kind == "plain":
+            keyring = wrapper["keyring"]
+        elif wrapper["kind"] == kind:
             nonce, wrapped = (bytes.fromhex(wrapper[field]) for field in ("nonce", "wrapped"))
             with suppress(InvalidTag):
                 bound = b"offhost key wrapper 1" + path.name.encode()
                 keyring = json.loads(AESGCM(wrapping_key(wrapper, kind, secret)).decrypt(nonce, wrapped, bound))
         if keyring and max(map(int, keyring["epochs"])) == epoch:
-            return keyring
-    raise Wrong("no wrapper opens with this secret")
+            return dict(keyring)
+    raise ValueError("no wrapper opens with this secret")
 
 
 class Repository:
@@ -101,21 +88,17 @@ class Repository:
         self.content_key = bytes.fromhex(keyring["id_key"])
         self.metadata_key = kdf("offhost 1 metadata id key", self.content_key)
         config = self.opened(in_force)
-        need(config["format"] == 1 and config["suite"] == 1 and not config["read"], "made by a newer offhost")
+        need((config["format"], config["suite"], config["read"]) == (1, 1, []), "made by a newer offhost")
         need(config["repository"] == self.id.hex(), "the configuration is another repository's")
-        need(
-            config.get("encrypted", True) == (kind != "plain"),
-            "encrypted where it should not be, or not where it should",
-        )
+        need(config.get("encrypted", True) == (kind != "plain"), "encryption is not as it should be")
         sweeps = [self.opened(name) for name in self.listed("sweeps")]
         said = {kind: self.marks(f"marks/{kind}-") for kind in ("forgotten", "pin", "unpin")}
-        lifted = {mark["pin"] for mark in said["unpin"].values()}
-        pinned = {mark["point"] for pin, mark in said["pin"].items() if pin not in lifted}
+        pinned = {mark["point"] for pin, mark in said["pin"].items() if pin not in said["unpin"]}
         self.dead = {point for sweep in sweeps for point in sweep["points"]}
         self.dead |= {mark["point"] for mark in said["forgotten"].values()} - pinned
         self.places: dict[bytes, list[Place]] = {}
-        swept = {pack for sweep in sweeps for pack in sweep["packs"]}
-        self.packs = {name.rpartition("/")[2] for name in self.listed("packs")} - swept
+        self.packs = {name.rpartition("/")[2] for name in self.listed("packs")}
+        self.packs -= {pack for sweep in sweeps for pack in sweep["packs"]}
         for pack in sorted(self.packs):
             self.read_directory(pack)
 
@@ -130,18 +113,18 @@ class Repository:
         need((found, of_kind, suite) == (magic, kind, 1), "not the header of such an object")
         return AESGCM(kdf("offhost 1 sealing key", self.epochs[epoch] + self.id + bytes([key_type]) + salt))
 
-    def unsealed(self, name: str) -> bytes:
-        """The payload of a sealed object."""
+    def unsealed(self, name: str, limit: int = 64 << 20) -> bytes:
+        """The payload of a sealed object, expanded."""
         data, kind = (self.root / name).read_bytes(), TYPES[name.partition("/")[0]]
         cipher = self.cipher(data[:44], b"OFFHOST\x01", kind, kind)
-        return cipher.decrypt(bytes(12), data[44:], data[:44] + self.id + name.encode())
+        frame = cipher.decrypt(bytes(12), data[44:], data[:44] + self.id + name.encode())
+        need(0 <= zstandard.frame_content_size(frame) <= limit, f"{name} expands too far")
+        return zstandard.ZstdDecompressor().decompress(frame)
 
     def opened(self, name: str) -> dict[str, Any]:
-        """The JSON in a sealed object."""
-        return dict(json.loads(expanded(self.unsealed(name), 64 << 20)))
+        return dict(json.loads(self.unsealed(name)))
 
     def read_directory(self, pack: str) -> None:
-        """Learn from a pack itself what it holds."""
         data = (self.root / "packs" / pack[:2] / pack).read_bytes()
         need(blake3(data).hexdigest() == pack, f"pack {pack}: its bytes are not those its name says")
         (length,) = struct.unpack("<I", data[-4:])
@@ -169,59 +152,39 @@ class Repository:
         elif place.codec == ZSTD:
             packed = zstandard.ZstdDecompressor().decompress(packed, max_output_size=place.plain)
         need(len(packed) == place.plain, f"chunk {chunk.hex()} has another length than its directory says")
-        key = self.content_key if kind == CONTENT else self.metadata_key
-        need(b3(key, packed) == chunk, f"the content is not that of chunk {chunk.hex()}")
+        need(b3(self.content_key if kind == CONTENT else self.metadata_key, packed) == chunk, "another content")
         return packed
-
-    def check_runs(self) -> int:
-        """Hold the index runs against the packs' own directories; how many entries of packs that exist there are."""
-        count = 0
-        for name in self.listed("index"):
-            plain = expanded(self.unsealed(name))
-            (length,) = struct.unpack_from("<I", plain)
-            head = json.loads(plain[4 : 4 + length])
-            packs, (bits, prefix) = head["packs"], head["shard"]
-            entries = list(struct.iter_unpack("<32sIIIIIBB", plain[4 + length :]))
-            need(entries == sorted(entries, key=lambda entry: entry[0]), f"{name}: not sorted")
-            for chunk, pack, *place in entries:
-                need(int.from_bytes(chunk[:2], "big") >> 16 - bits == prefix, f"{name}: an id of another shard")
-                if packs[pack] in self.packs:
-                    need(Place(packs[pack], *place) in self.places[chunk], f"{name}: an entry that no directory has")
-                    count += 1
-        return count
 
     def points(self) -> list[dict[str, Any]]:
         """The manifests of all points that count, each VM's in their order."""
         vm_key = kdf("offhost 1 vm name key", self.content_key)
-        found: dict[str, tuple[dict[str, Any], bytes]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for name in self.listed("points"):
             (_, folder, sid), point = name.split("/"), self.opened(name)
             if "tombstone" in point or sid in self.dead:
                 continue
             need(point["format"] == 1 and point["id"] == sid, f"{name}: not the point its name says")
             need(b3(vm_key, point["vm"]["id"].encode())[:16].hex() == folder, f"{name}: of another VM")
-            found[sid] = point, blake3((self.root / name).read_bytes()).digest()
-        for point, _ in found.values():
+            found[sid] = point | {"digest": blake3((self.root / name).read_bytes()).hexdigest()}
+        for point in found.values():
             before = point["predecessor"]
             if before and before["id"] in found:
-                need(before["digest"] == found[before["id"]][1].hex(), f"point {before['id']} was exchanged")
-        points = [point for point, _ in found.values()]
-        return sorted(points, key=lambda point: (point["vm"]["id"], point["sequence"], point["time"], point["id"]))
+                need(before["digest"] == found[before["id"]]["digest"], f"point {before['id']} was exchanged")
+        return sorted(found.values(), key=lambda each: (each["vm"]["id"], each["sequence"], each["time"], each["id"]))
 
     def file(self, file: dict[str, Any]) -> bytes:
-        """A small file kept with a point."""
         data = b"".join(self.chunk(bytes.fromhex(chunk), CONTENT) for chunk in file["chunks"])
         need(len(data) == file["size_bytes"], f"{file['name']} has another size than its point says")
         return data
 
     def disk(self, disk: dict[str, Any]) -> Iterator[tuple[int, bytes]]:
         """A disk's content as (offset, bytes), ascending; what is between reads as zeros."""
-        size, count = disk["size_bytes"], -(-disk["size_bytes"] // SPAN)
+        count = -(-disk["size_bytes"] // SPAN)
         need(len(disk["pages"]) == -(-count // PAGE_SPANS), "the wrong number of list pages")
         table = b"".join(self.chunk(bytes.fromhex(page), PAGE) for page in disk["pages"])
         slots = [table[at : at + SLOT] for at in range(0, len(table), SLOT)]
-        digests = b"".join(slot[:32] for slot in slots)
-        root = b3(self.metadata_key, struct.pack("<Q", size) + disk["cutter"].encode() + digests)
+        head = struct.pack("<Q", disk["size_bytes"]) + disk["cutter"].encode()
+        root = b3(self.metadata_key, head + b"".join(slot[:32] for slot in slots))
         need(len(table) == count * SLOT and root.hex() == disk["root"], "the root digest does not match")
         for span, slot in enumerate(slots):
             if slot != bytes(SLOT):
@@ -255,8 +218,7 @@ def entries_at(leaf: bytes, at: int) -> list[tuple[int, int, bytes]]:
     (n,) = struct.unpack_from("<I", leaf, at)
     need(len(leaf) == at + 4 + 40 * n, "a leaf has another length than it says")
     starts, lengths = struct.unpack_from(f"<{n}I", leaf, at + 4), struct.unpack_from(f"<{n}I", leaf, at + 4 + 4 * n)
-    ids = at + 4 + 8 * n
-    return [(starts[i], lengths[i], leaf[ids + 32 * i : ids + 32 * i + 32]) for i in range(n)]
+    return [(starts[i], lengths[i], leaf[at + 4 + 8 * n + 32 * i :][:32]) for i in range(n)]
 
 
 def keyframe(entries: list[tuple[int, int, bytes]]) -> bytes:
@@ -264,19 +226,13 @@ def keyframe(entries: list[tuple[int, int, bytes]]) -> bytes:
     return struct.pack(f"<BI{len(columns)}I", 0, len(entries), *columns) + b"".join(entry[2] for entry in entries)
 
 
-def secret_given() -> tuple[str, str]:
-    if path := os.environ.get("OFFHOST_KEY_FILE"):
-        return "keyfile", Path(path).read_text()
-    kinds = {"passphrase": "OFFHOST_PASSPHRASE", "recovery": "OFFHOST_RECOVERY_KEY"}
-    return next(((kind, os.environ[name]) for kind, name in kinds.items() if name in os.environ), ("plain", ""))
-
-
 def main(root: str, *wanted: str) -> None:
-    repository = Repository(Path(root), *secret_given())
+    names = {"passphrase": "OFFHOST_PASSPHRASE", "recovery": "OFFHOST_RECOVERY_KEY", "keyfile": "OFFHOST_KEY"}
+    kind = next((kind for kind, name in names.items() if name in os.environ), "plain")
+    repository = Repository(Path(root), kind, os.environ.get(names.get(kind, ""), ""))
     for point in repository.points():
-        disks, files = (
-            {item[key]: item for item in point[kind]} for kind, key in (("disks", "key"), ("files", "name"))
-        )
+        disks = {disk["key"]: disk for disk in point["disks"]}
+        files = {file["name"]: file for file in point["files"]}
         if not wanted:
             print(point["id"], point["vm"]["name"], point["time"], *disks, *files)
         elif point["id"] == wanted[0] and wanted[1] in files:

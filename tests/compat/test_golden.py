@@ -19,6 +19,7 @@ from compat.golden import (
     unpack,
 )
 from compat.independent_reader import Repository as Reader
+from compat.test_independent_reader import check_runs
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import image_id
 from offhost.repository.credentials import Passphrase
@@ -79,7 +80,7 @@ def hold_to_everything(root: Path) -> None:
             assert {get_head(repository.backend, repository.keyring, run)[1].bits for run in runs} != {0}
         reader = Reader(root, unlock.kind, unlock.text if isinstance(unlock, Passphrase) else unlock.text())
         assert [point["id"] for point in reader.points()] == [point.id for point in repository.points.all()]
-        assert reader.check_runs() == sum(map(len, reader.places.values()))
+        assert check_runs(reader) == sum(map(len, reader.places.values()))
         stored = {(place.kind, place.codec) for places in reader.places.values() for place in places}
         assert {(1, 0), (1, 1), (1, 2), (2, 0), (2, 2)} <= stored
         last = reader.points()[-1]
