@@ -61,14 +61,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("faults")
     terminalreporter.write_line(found)
     if report := os.environ.get("OFFHOST_FAULTS_REPORT"):
-        head, *rest = Path(report).read_text().partition(_FROM_HERE)
-        del head
-        Path(report).write_text(f"{_HEAD}{found}\n{''.join(rest)}")
+        _, heading, mended = Path(report).read_text().partition("## Found and mended")
+        Path(report).write_text(f"{_HEAD}{found}\n{heading}{mended}")
 
 
 _HEAD = """# Faults
 
-`make faults` (every call, every byte, every state; KILLS=50) wrote this table. A bounded part of it runs in `make test`.
+`make faults` (every call, every byte, every state; 50 kills of each command) wrote this table. A bounded part of it runs
+in `make test`.
 
 """
-_FROM_HERE = "## Found and mended"
