@@ -206,8 +206,8 @@ def _back_up(repository: Repository, disk: Path) -> None:
 
 
 def _restore(repository: Repository) -> None:
-    source = repository.restore_point(repository.points.all()[0]).disk()
-    with SpanWorkers() as workers:
+    with SpanWorkers() as workers, repository.reading(repository.points.all()[0]) as point:
+        source = point.disk()
         copy_out(source, Dropped(source.size_bytes), workers, lambda _: None)
 
 

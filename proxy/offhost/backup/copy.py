@@ -96,17 +96,15 @@ class DiskCopy:
     def _store(self, span: int, wanted: ExtentMap) -> tuple[StoredSpan, int]:
         """Store one span; what of it was read."""
         start = span * SPAN_BYTES
-        buffer = self.workers.buffer()[: min(SPAN_BYTES, self.source.size_bytes - start)]
+        end = min(start + SPAN_BYTES, self.source.size_bytes)
         before = self._span_of_base(span)
         if self.areas is None or before is None:
-            allocated = wanted if self.areas is None else ExtentMap.whole(start + len(buffer))
-            read_bytes = self._read_allocated(start, buffer, allocated)
-            stored = store_span(buffer, self.chunking, self.session)
+            stored, read_bytes = self._store_all(start, end, wanted if self.areas is None else ExtentMap.whole(end))
         else:
             stored = store_changes(
-                buffer,
+                self.workers.buffer()[: end - start],
                 before,
-                _relative(wanted, start, start + len(buffer)),
+                _relative(wanted, start, end),
                 read=lambda at, part: self.source.read_into(start + at, part),
                 chunking=self.chunking,
                 sink=self.session,
@@ -114,6 +112,15 @@ class DiskCopy:
             read_bytes = stored.read_bytes
         self._writer.set(span, stored.map)
         return stored, read_bytes
+
+    def _store_all(self, start: int, end: int, allocated: ExtentMap) -> tuple[StoredSpan, int]:
+        """Store a span as it is; what of it was read."""
+        with self.session.hands.lent() as hand:
+            buffer = (hand.span if hand else self.workers.buffer())[: end - start]
+            read_bytes = self._read_allocated(start, buffer, allocated)
+            if hand:
+                return self.session.store_span(hand, len(buffer), self.chunking), read_bytes
+            return store_span(buffer, self.chunking, self.session), read_bytes
 
     def _span_of_base(self, span: int) -> SpanMap | None:
         """What the span was; None where the base does not tell any more, so that all of the span must be read."""

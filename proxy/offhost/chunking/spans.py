@@ -164,7 +164,12 @@ def store_span(span: memoryview, chunking: Chunking, sink: ChunkSink) -> StoredS
     `span` holds contiguous plain bytes and must not change meanwhile. Safe to call from several threads at once, each
     with a span of its own. Raises what the sink raises; then the sink may miss chunks that it was promised.
     """
-    return _store_pieces(span, chunking.cutter.cut(span), chunking, sink)
+    return _stored(span, identified(span, chunking), chunking, sink)
+
+
+def identified(span: memoryview, chunking: Chunking) -> list[ChunkRef]:
+    """The chunks of a span read in full."""
+    return _identified(span, chunking.cutter.cut(span), chunking)
 
 
 def store_stream(stream: memoryview, chunking: Chunking, sink: ChunkSink) -> StoredSpan:
@@ -174,7 +179,7 @@ def store_stream(stream: memoryview, chunking: Chunking, sink: ChunkSink) -> Sto
     """
     if len(stream) > SPAN_BYTES:
         raise ValueError(f"a stream of {len(stream)} bytes is longer than a span")
-    return _store_pieces(stream, StreamCutter().cut(stream), chunking, sink)
+    return _stored(stream, _identified(stream, StreamCutter().cut(stream), chunking), chunking, sink)
 
 
 def store_changes(
@@ -195,8 +200,7 @@ def store_changes(
     return StoredSpan(_merged(base, kept, SpanMap.of(fresh)), cut.read_bytes, len(new), sum(ref.length for ref in new))
 
 
-def _store_pieces(span: memoryview, pieces: Sequence[Piece], chunking: Chunking, sink: ChunkSink) -> StoredSpan:
-    refs = _identified(span, pieces, chunking)
+def _stored(span: memoryview, refs: Sequence[ChunkRef], chunking: Chunking, sink: ChunkSink) -> StoredSpan:
     new = _put_missing(span, refs, chunking.compression, sink)
     return StoredSpan(SpanMap.of(refs), len(span), len(new), sum(ref.length for ref in new))
 
@@ -214,6 +218,13 @@ def _identified(span: memoryview, pieces: Sequence[Piece], chunking: Chunking) -
     return [ChunkRef(start, length, identify(span[start : start + length], key)) for start, length in pieces]
 
 
+def compressed(span: memoryview, ref: ChunkRef, compression: Compression) -> CompressedChunk:
+    """A chunk of a span, ready to be put."""
+    plain = span[ref.start : ref.start + ref.length]
+    codec, data = compression.compress(plain)
+    return CompressedChunk(ref.id, codec, ref.length, data, plain)
+
+
 def _put_missing(
     span: memoryview, refs: Sequence[ChunkRef], compression: Compression, sink: ChunkSink
 ) -> list[ChunkRef]:
@@ -222,11 +233,9 @@ def _put_missing(
     new = [refs[at] for at in missing]
     batch: list[CompressedChunk] = []
     batch_bytes = 0
-    for start, length, chunk_id in new:
-        plain = span[start : start + length]
-        codec, data = compression.compress(plain)
-        batch.append(CompressedChunk(chunk_id, codec, length, data, plain))
-        batch_bytes += length
+    for ref in new:
+        batch.append(compressed(span, ref, compression))
+        batch_bytes += ref.length
         if batch_bytes >= _BATCH_BYTES:
             sink.put(batch)
             batch, batch_bytes = [], 0

@@ -180,17 +180,13 @@ class PackChecker:
     ) -> Iterable[int]:
         """Which chunks are to be opened here: those that another process has not found good."""
         everything = range(len(batch))
-        hand = self.hands.lend()
-        if hand is None:
-            return everything
-        try:
-            if not hand.lay(cipher, sealed, [Wanted(chunk, at) for chunk, at in batch]):
+        with self.hands.lent() as hand:
+            if hand is None or not hand.lay(cipher, sealed, [Wanted(chunk, at) for chunk, at in batch]):
                 return everything
-            return sorted(hand.open(self._id_keys))
-        except HandLost:
-            return everything
-        finally:
-            self.hands.give_back(hand)
+            try:
+                return sorted(hand.open(self._id_keys))
+            except HandLost:
+                return everything
 
     def _persistently(self, read: Callable[[], T]) -> T:
         """Read, trying again what may pass."""

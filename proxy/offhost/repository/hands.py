@@ -1,10 +1,10 @@
-"""Processes that open chunks beside the threads of this one.
+"""Processes that open and seal chunks beside the threads of this one.
 
 Owns: starting them where that is worth it, lending them out, doing without them. Does not own: what they do (hand).
 
-Threads do not suffice. To open a chunk takes four calls into libraries of some twenty microseconds each. Each lets go
-of the interpreter's lock, and a thread that has to be woken to get it back has waited longer than it worked: two
-threads restored no faster than one.
+Threads do not suffice. To open or seal a chunk takes four or five calls into libraries of some twenty microseconds
+each. Each lets go of the interpreter's lock, and a thread that has to be woken to get it back has waited longer than it
+worked: two threads restored no faster than one.
 """
 
 import logging
@@ -13,16 +13,30 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any
 
-from offhost.repository.hand import MEMORY_BYTES, TRAY_BYTES, Job, Part, SharedMemory, Wanted
+from offhost.chunking.spans import Chunking, ChunkRef
+from offhost.errors import ChunkCorrupt
+from offhost.repository.hand import (
+    MEMORY_BYTES,
+    TRAY_BYTES,
+    CutJob,
+    OpenJob,
+    Part,
+    Refused,
+    SealJob,
+    SharedMemory,
+    Wanted,
+)
 from offhost.repository.packs import PackCipher
 
 _log = logging.getLogger(__name__)
 
-_WORTH_STARTING = 8
-"""How often a hand must have been wanted: a process takes as long to start as a few spans take to read."""
+_WORTH_STARTING = 4
+"""How often a hand must have been wanted: a process takes as long to start as a span or two take to store."""
 _MOST = 8
 _PATIENCE_S = 60.0
 
@@ -32,7 +46,7 @@ class HandLost(Exception):
 
 
 class Hand:
-    """One process, the tray it takes sealed chunks from, and the span that it opens them into.
+    """One process, with a tray for sealed chunks and a span for plain ones.
 
     For one thread at a time. Once lost, it writes no more into its memory, which can still be used.
     """
@@ -45,9 +59,10 @@ class Hand:
             ours, theirs = socket.socketpair()
             with theirs:
                 self._conversation = Connection(ours.detach())
+                program = f"from offhost.repository.hand import main; main({theirs.fileno()}, {memory})"
                 # of a group of its own: Ctrl-C is for the process that asks, which may have something to end well
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "offhost.repository.hand", str(theirs.fileno()), str(memory)],
+                    [sys.executable, "-P", "-c", program],
                     pass_fds=(theirs.fileno(), memory),
                     stdin=subprocess.DEVNULL,
                     process_group=0,
@@ -64,6 +79,11 @@ class Hand:
         return self._memory.span
 
     @property
+    def tray(self) -> memoryview:
+        """The memory of sealed chunks."""
+        return self._memory.tray
+
+    @property
     def ready(self) -> bool:
         """Whether it has begun to listen. Raises: HandLost."""
         if not self._greeted and self._conversation.poll():
@@ -78,27 +98,44 @@ class Hand:
         for part in sealed:
             self._memory.tray[self._filled : self._filled + len(part)] = part
             self._filled += len(part)
-        self._parts.append(Part(cipher.header, cipher.repository_id, cipher.key, chunks))
+        self._parts.append(Part(cipher.recipe, chunks))
         return True
 
     def open(self, id_keys: dict[int, bytes]) -> frozenset[int]:
         """Have it open what lies on the tray; the positions there of chunks that failed a check. Raises: HandLost."""
-        job = Job(self._parts, id_keys)
+        job = OpenJob(self._parts, id_keys)
         self.clear()
+        failed: list[int] = self._done(job)
+        return frozenset(failed)
+
+    def cut(self, length: int, chunking: Chunking) -> list[ChunkRef]:
+        """Have it cut the beginning of its span, and identify the pieces. Raises: HandLost."""
+        chunks: list[ChunkRef] = self._done(CutJob(length, chunking))
+        return chunks
+
+    def seal(self, job: SealJob) -> list[tuple[int, int]]:
+        """Have it seal chunks onto the tray; the codec and size of each that had room in the pack, in their order.
+
+        Raises: ChunkCorrupt when one did not read back; HandLost.
+        """
+        sealed: list[tuple[int, int]] | Refused = self._done(job)
+        if isinstance(sealed, Refused):
+            raise ChunkCorrupt(sealed.message)
+        return sealed
+
+    def _done(self, job: object) -> Any:
+        """The answer to a job."""
         try:
             self._conversation.send(job)
         except OSError as error:
             raise self._lost("its process has ended") from error
-        failed = self._receive()
-        if not isinstance(failed, list):
-            raise self._lost(f"it says {failed!r}")
-        return frozenset(failed)
+        return self._receive()
 
     def clear(self) -> None:
         """Take everything off the tray."""
         self._parts, self._filled = [], 0
 
-    def _receive(self) -> object:
+    def _receive(self) -> Any:
         try:
             if not self._conversation.poll(_PATIENCE_S):
                 raise self._lost(f"it has not answered for {_PATIENCE_S:.0f} s")
@@ -125,7 +162,7 @@ class Hands:
         self._count = min(max(os.cpu_count() or 1, 2), _MOST) if count is None else count
         self._worth_starting = worth_starting
         self._lock = threading.Lock()
-        self._wanted = self._alive = 0
+        self._wanted = self._alive = self._scopes = 0
         self._free: list[Hand] = []
 
     def lend(self) -> Hand | None:
@@ -162,10 +199,37 @@ class Hands:
             else:
                 self._free.append(hand)
 
-    def rest(self) -> None:
-        """End the processes that are not lent; when there is much to read again, others are started."""
+    @contextmanager
+    def lent(self) -> Iterator[Hand | None]:
+        """A scope with a hand, or without while there is none."""
+        hand = self.lend()
+        try:
+            yield hand
+        finally:
+            if hand:
+                self.give_back(hand)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A scope in which there may be much to do. When the last of them ends, so do the processes."""
         with self._lock:
-            while self._free:
-                self._free.pop().close()
-                self._alive -= 1
-            self._wanted = 0
+            self._scopes += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._scopes -= 1
+                if not self._scopes:
+                    self._rest()
+
+    def _rest(self) -> None:
+        """End the processes; others are started when there is much to do again. The lock is held."""
+        while self._free:
+            self._free.pop().close()
+            self._alive -= 1
+        self._wanted = 0
+
+    def close(self) -> None:
+        """End the processes that nobody has on loan."""
+        with self._lock:
+            self._rest()

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from offhost.backend.contract import Backend
-from offhost.chunking.spans import CompressedChunk
+from offhost.chunking.compress import Compression
+from offhost.chunking.spans import ChunkRef, CompressedChunk
 from offhost.clock import Clock, SystemClock
 from offhost.errors import BackendError, ChunkCorrupt, ObjectExists, OffhostError, Unavailable
 from offhost.ids import ChunkId
 from offhost.repository.claims import Claim, ClaimTable
+from offhost.repository.hand import SealJob
+from offhost.repository.hands import Hand, HandLost
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
 from offhost.repository.packs import PACK_LIMIT_BYTES, Entries, Kind, OpenPack, pack_object
@@ -25,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 WriteCheck = Literal["full", "sample", "off"]
 
-_SAMPLE_EVERY = 16
+_CHECKED: dict[WriteCheck, int] = {"full": 1, "sample": 16, "off": 0}
+"""Of how many chunks one is checked."""
 _BUFFERS = 4
 _PUTTERS = 2
 _ATTEMPTS = 3
@@ -89,6 +93,41 @@ class Packer:
                 raise
             self._give_back(filling)
         return stored
+
+    def add_by(
+        self, hand: Hand, chunks: Sequence[ChunkRef], claims: Sequence[Claim], how: tuple[Compression, WriteCheck]
+    ) -> tuple[int, int]:
+        """Have a hand seal content that lies in its span, as many of the chunks as one pack has room for.
+
+        How many that were, one at least, and their stored bytes. Raises: as `add`; HandLost: none was added.
+        """
+        filling = self._lease(chunks[0].length)
+        pack, (compression, check) = filling.pack, how
+        try:
+            job = SealJob(pack.cipher.recipe, pack.size_bytes, len(pack), chunks, compression, _CHECKED[check])
+            sealed = hand.seal(job)
+        except HandLost:
+            self._retire(filling)
+            raise
+        except BaseException as error:
+            filling.chunks.append((chunks[0].id, claims[0]))
+            self._save_the_rest(filling, error)
+            raise
+        added = chunks[: len(sealed)]
+        pack.adopt(added, Kind.CONTENT, sealed, hand.tray)
+        filling.chunks += [(chunk.id, claim) for chunk, claim in zip(added, claims[: len(added)], strict=True)]
+        self._give_back(filling)
+        return len(added), sum(stored for _, stored in sealed)
+
+    def _retire(self, filling: _Filling) -> None:
+        """Nobody knows which slots were used last, so that nothing more goes into this pack."""
+        filling.pack.withdraw_behind(len(filling.pack))
+        with self._changed:
+            self._leases.remove(filling)
+            if len(filling.pack):
+                self._put_later(filling)
+            else:
+                self._free(filling)
 
     def _save_the_rest(self, filling: _Filling, error: BaseException) -> None:
         """One chunk could not be sealed: let go of it, and of its neighbours only when they are hit, too."""
@@ -269,8 +308,8 @@ def _fill(filling: _Filling, left: deque[tuple[CompressedChunk, Claim]], kind: K
         chunk, claim = left.popleft()
         filling.chunks.append((chunk.id, claim))
         pack.add(chunk, kind)
-        if check == "full" or (check == "sample" and len(pack) % _SAMPLE_EVERY == 1):
-            pack.check_last(chunk.plain)
+        if (every := _CHECKED[check]) and (len(pack) - 1) % every == 0:
+            pack.check_last(chunk, kind)
     return pack.size_bytes - before
 
 

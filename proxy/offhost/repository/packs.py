@@ -5,7 +5,7 @@ Owns: FORMAT.md, "Packs". Does not own: which chunks go where and when a pack is
 
 import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from offhost.backend.contract import Backend
 from offhost.chunking.compress import Codec, decompress
-from offhost.chunking.spans import CompressedChunk
+from offhost.chunking.spans import ChunkRef, CompressedChunk
 from offhost.errors import ChunkCorrupt, PackCorrupt
 from offhost.ids import ChunkId
 from offhost.repository.keys import Keyring
@@ -82,29 +82,38 @@ class Location(NamedTuple):
         return f"pack {self.pack[:12]}, slot {self.slot}, byte {self.offset}"
 
 
+class CipherRecipe(NamedTuple):
+    """What makes the cipher of one pack, for another process of this program: it has the pack's key in it."""
+
+    header: bytes
+    repository_id: bytes
+    key: bytes
+
+    def cipher(self) -> "PackCipher":
+        """The cipher."""
+        return PackCipher(self, AESGCM(self.key))
+
+
 @dataclass(frozen=True, slots=True)
 class PackCipher:
     """The cipher of one pack, from its header; opens and seals its chunks. Thread-safe."""
 
-    header: bytes
-    repository_id: bytes
-    key: bytes = field(repr=False)
+    recipe: CipherRecipe = field(repr=False)
     aes: AESGCM = field(repr=False)
 
-    @classmethod
-    def of(cls, keyring: Keyring, header: bytes, name: str) -> "PackCipher":
+    @staticmethod
+    def of(keyring: Keyring, header: bytes, name: str) -> "PackCipher":
         """Raises: PackCorrupt when this is not a pack's header."""
         if len(header) != HEADER_BYTES:
             raise PackCorrupt(f"{name}: cut short within its header")
         magic, kind, suite, epoch, salt = _HEADER.unpack(header)
         if (magic, kind, suite) != (_MAGIC, _TYPE, _SUITE):
             raise PackCorrupt(f"{name}: its header is not that of a pack")
-        key = keyring.sealing_key(epoch, _SEALING_KIND, salt)
-        return cls(header, keyring.repository_id, key, AESGCM(key))
+        return CipherRecipe(header, keyring.repository_id, keyring.sealing_key(epoch, _SEALING_KIND, salt)).cipher()
 
     def associated(self, slot: int, chunk: bytes, *, kind: int, codec: int, plain: int) -> bytes:
         """What a chunk's seal binds it to."""
-        return self.header + self.repository_id + _ASSOCIATED.pack(slot, kind, codec, plain, chunk)
+        return self.recipe.header + self.recipe.repository_id + _ASSOCIATED.pack(slot, kind, codec, plain, chunk)
 
     def open_chunk(self, chunk: ChunkId, at: Location, sealed: bytes | memoryview, id_key: bytes) -> bytes | memoryview:
         """A chunk's plaintext, checked twice: its tag, then its id recomputed. Raises: ChunkCorrupt."""
@@ -123,10 +132,32 @@ class PackCipher:
             raise ChunkCorrupt(f"{at.where}: the content is not that of chunk {chunk.hex()[:12]}")
         return CompressedChunk(chunk, Codec(at.codec), at.plain, packed, memoryview(plain))
 
+    def seal_chunk(self, chunk: CompressedChunk, kind: int, slot: int, into: memoryview) -> None:
+        """Seal a chunk into as much room as it has bytes, and TAG_BYTES more. No slot is used twice."""
+        associated = self.associated(slot, chunk.id, kind=kind, codec=chunk.codec, plain=chunk.plain_bytes)
+        self.aes.encrypt_into(_nonce(slot), chunk.data, associated, into)
+
+    def check_sealed(self, chunk: CompressedChunk, kind: int, slot: int, sealed: memoryview) -> None:
+        """Open a chunk that was just sealed, and compare it with what it came from. Raises: ChunkCorrupt.
+
+        What this catches is a fault of memory, processor or compressor between the disk and the seal, which a tag
+        made afterwards would cover up.
+        """
+        associated = self.associated(slot, chunk.id, kind=kind, codec=chunk.codec, plain=chunk.plain_bytes)
+        packed = bytearray(len(sealed) - TAG_BYTES)
+        try:
+            self.aes.decrypt_into(_nonce(slot), sealed, associated, packed)
+        except InvalidTag as error:
+            raise ChunkCorrupt(f"chunk {chunk.id.hex()[:12]} does not open right after it was sealed") from error
+        read_back = decompress(chunk.codec, packed, chunk.plain_bytes)
+        # as memory: anything but a bytearray is compared element by element
+        if (read_back if isinstance(read_back, bytearray) else bytearray(read_back)) != chunk.plain:
+            raise ChunkCorrupt(f"chunk {chunk.id.hex()[:12]} read back differs from what was read from the source")
+
     def open_directory(self, name: str, sealed: bytes) -> Entries:
         """A pack's directory as index entries, all with pack 0. Raises: PackCorrupt."""
         try:
-            plain = self.aes.decrypt(_DIRECTORY_NONCE, sealed, self.header + self.repository_id)
+            plain = self.aes.decrypt(_DIRECTORY_NONCE, sealed, self.recipe.header + self.recipe.repository_id)
             slots = np.frombuffer(plain, DIRECTORY)
         except (InvalidTag, ValueError) as error:
             raise PackCorrupt(f"{name}: its directory fails its seal") from error
@@ -156,7 +187,7 @@ class OpenPack:
 
     def __init__(self, keyring: Keyring, buffer: bytearray) -> None:
         header = _HEADER.pack(_MAGIC, _TYPE, _SUITE, keyring.epoch, secrets.token_bytes(32))
-        self._cipher = PackCipher.of(keyring, header, "a new pack")
+        self.cipher = PackCipher.of(keyring, header, "a new pack")
         self._slots: list[tuple[bytes, int, int, int, int]] = []
         self._sealed = False
         self.buffer = buffer
@@ -168,41 +199,33 @@ class OpenPack:
 
     def fits(self, data_bytes: int) -> bool:
         """Whether a chunk of this many compressed bytes still has room."""
-        directory = (len(self._slots) + 1) * DIRECTORY.itemsize + TAG_BYTES + _LENGTH.size
-        return not self._sealed and self.size_bytes + data_bytes + TAG_BYTES + directory <= PACK_LIMIT_BYTES
+        return not self._sealed and has_room(self.size_bytes, len(self._slots), data_bytes)
 
     def add(self, chunk: CompressedChunk, kind: Kind) -> None:
         """Seal a chunk behind the last."""
-        slot, start = len(self._slots), self.size_bytes
+        start = self.size_bytes
         end = start + len(chunk.data) + TAG_BYTES
-        associated = self._cipher.associated(slot, chunk.id, kind=kind, codec=chunk.codec, plain=chunk.plain_bytes)
         with memoryview(self.buffer) as view:
-            self._cipher.aes.encrypt_into(_nonce(slot), chunk.data, associated, view[start:end])
+            self.cipher.seal_chunk(chunk, kind, len(self._slots), view[start:end])
         self._slots.append((chunk.id, kind, chunk.codec, end - start, chunk.plain_bytes))
         self.size_bytes = end
 
-    def check_last(self, plain: memoryview) -> None:
-        """Open the chunk that was added last and compare it with what it came from. Raises: ChunkCorrupt.
+    def check_last(self, chunk: CompressedChunk, kind: Kind) -> None:
+        """Check the chunk that was added last. Raises: ChunkCorrupt when it does not read back."""
+        *_, stored, _ = self._slots[-1]
+        with memoryview(self.buffer) as view:
+            sealed = view[self.size_bytes - stored : self.size_bytes]
+            self.cipher.check_sealed(chunk, kind, len(self._slots) - 1, sealed)
 
-        What this catches is a fault of memory, processor or compressor between the disk and the seal, which a tag
-        made afterwards would cover up.
-        """
-        chunk, kind, codec, stored, plain_bytes = self._slots[-1]
-        slot, start = len(self._slots) - 1, self.size_bytes - stored
-        packed = bytearray(stored - TAG_BYTES)
-        try:
-            with memoryview(self.buffer) as view:
-                self._cipher.aes.decrypt_into(
-                    _nonce(slot),
-                    view[start : self.size_bytes],
-                    self._cipher.associated(slot, chunk, kind=kind, codec=codec, plain=plain_bytes),
-                    packed,
-                )
-        except InvalidTag as error:
-            raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} does not open right after it was sealed") from error
-        read_back = decompress(Codec(codec), packed, plain_bytes)
-        if (read_back if isinstance(read_back, bytearray) else bytearray(read_back)) != plain:
-            raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} read back differs from what was read from the source")
+    def adopt(
+        self, chunks: Sequence[ChunkRef], kind: Kind, sealed: Sequence[tuple[int, int]], data: memoryview
+    ) -> None:
+        """Add chunks that were sealed elsewhere for the next slots of this pack, with their codecs and sizes."""
+        end = self.size_bytes + sum(stored for _, stored in sealed)
+        self.buffer[self.size_bytes : end] = data[: end - self.size_bytes]
+        for chunk, (codec, stored) in zip(chunks, sealed, strict=True):
+            self._slots.append((chunk.id, kind, codec, stored, chunk.length))
+        self.size_bytes = end
 
     def withdraw_behind(self, count: int) -> None:
         """Let go of all chunks but the first so many. No more may be added: a slot's nonce is not used twice."""
@@ -216,19 +239,25 @@ class OpenPack:
             for identity, _, *place in located(np.array(self._slots, DIRECTORY)).tolist():
                 at = Location("being filled", *place)
                 sealed = view[at.offset : at.offset + at.stored]
-                self._cipher.open_chunk(ChunkId(identity), at, sealed, id_keys[at.kind])
+                self.cipher.open_chunk(ChunkId(identity), at, sealed, id_keys[at.kind])
 
     def close(self) -> tuple[str, Entries]:
         """Append directory and trailer; the pack's name (BLAKE3 of its bytes) and where its chunks lie."""
         slots = np.array(self._slots, DIRECTORY) if self._slots else np.zeros(0, DIRECTORY)
-        sealed = self._cipher.aes.encrypt(
-            _DIRECTORY_NONCE, slots.tobytes(), self._cipher.header + self._cipher.repository_id
+        sealed = self.cipher.aes.encrypt(
+            _DIRECTORY_NONCE, slots.tobytes(), self.cipher.recipe.header + self.cipher.recipe.repository_id
         )
         tail = sealed + _LENGTH.pack(len(sealed))
         self.buffer[self.size_bytes : self.size_bytes + len(tail)] = tail
         self.size_bytes += len(tail)
         with memoryview(self.buffer) as view:
             return blake3.blake3(view[: self.size_bytes]).hexdigest(), located(slots)
+
+
+def has_room(size_bytes: int, slots: int, data_bytes: int) -> bool:
+    """Whether a pack of so many bytes and slots has room for another chunk's compressed bytes."""
+    directory = (slots + 1) * DIRECTORY.itemsize + TAG_BYTES + _LENGTH.size
+    return size_bytes + data_bytes + TAG_BYTES + directory <= PACK_LIMIT_BYTES
 
 
 def pack_object(name: str) -> str:

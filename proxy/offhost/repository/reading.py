@@ -66,9 +66,9 @@ class _Fetched:
 class PackReader:
     """Reads and checks chunks. Thread-safe."""
 
-    def __init__(self, backend: Backend, keyring: Keyring, index: Index) -> None:
+    def __init__(self, backend: Backend, keyring: Keyring, index: Index, hands: Hands | None = None) -> None:
         self._backend, self._index = backend, index
-        self.hands = Hands()
+        self.hands = hands or Hands(0)
         metadata = keyring.metadata_id_key()
         self._id_keys: dict[int, bytes] = {Kind.CONTENT: keyring.id_key, Kind.LEAF: metadata, Kind.PAGE: metadata}
         lock = threading.Lock()

@@ -97,7 +97,7 @@ class Repository(UnlockedRepository):
             marks=self.marks,
             cache=cache / keyring.repository_id.hex() if cache else None,
         )
-        self.reader = PackReader(backend, keyring, self.store.index)
+        self.reader = PackReader(backend, keyring, self.store.index, self.store.hands)
 
     @classmethod
     def open(cls, root: Path, unlock: Unlock, *, cache: Path | None = None, clock: Clock | None = None) -> "Repository":
@@ -132,7 +132,10 @@ class Repository(UnlockedRepository):
         The order is the protocol's: reserve, look at what is condemned, then choose the base.
         """
         self.backend.check_writable()
-        with WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session:
+        with (
+            self.store.hands.at_work(),
+            WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session,
+        ):
             session.open()
             self.refresh(for_writing=True)
             session.sound_under = self.store.damage_known()
@@ -149,6 +152,11 @@ class Repository(UnlockedRepository):
 
         Raises: Conflict when the collector is about to remove it.
         """
+        with self.store.hands.at_work(), self._held(manifest) as point:
+            yield point
+
+    @contextmanager
+    def _held(self, manifest: Manifest) -> Iterator[RestorePoint]:
         presence = Presence(self.backend, self.keyring, manifest.vm_id, self.clock)
         try:
             presence.begin("read", f"{presence.folder}/{manifest.id}")
@@ -166,11 +174,10 @@ class Repository(UnlockedRepository):
             with suppress(OffhostError):  # what was found damaged: the next backup heals it, if it can be marked
                 self.store.mark_distrusted()
             presence.leave()
-            self.reader.hands.rest()
 
     def close(self) -> None:
         """Wait for what is on its way."""
-        self.reader.hands.rest()
+        self.store.hands.close()
         self.store.close()
 
     def __enter__(self) -> "Repository":

@@ -79,16 +79,13 @@ class PointDiskReader:
     def lent(self, offset: int, length: int) -> Iterator[memoryview | None]:
         """One span, whole, in memory that another process has read it into; None where `read_into` does as well."""
         span, start = divmod(offset, SPAN_BYTES)
-        hand = self._reader.hands.lend() if not start and length == min(SPAN_BYTES, self.size_bytes - offset) else None
-        if hand is None:
-            yield None
-            return
-        try:
+        with self._reader.hands.lent() as hand:
+            if hand is None or start or length < min(SPAN_BYTES, self.size_bytes - offset):
+                yield None
+                return
             buffer = hand.span[:length]
             self._reader.fill(hand, self._laid_out(span, 0, buffer), Kind.CONTENT)
             yield buffer
-        finally:
-            self._reader.hands.give_back(hand)
 
     def close(self) -> None:
         """Nothing is held."""

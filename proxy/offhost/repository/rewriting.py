@@ -74,7 +74,7 @@ class Rewriter:
             self._put()
         self._pack = self._pack or OpenPack(self.keyring, self._buffer)
         self._pack.add(chunk, kind)
-        self._pack.check_last(chunk.plain)
+        self._pack.check_last(chunk, kind)
 
     def _put(self) -> None:
         if self._pack:

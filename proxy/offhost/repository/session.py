@@ -4,20 +4,22 @@ Owns: the order of the commit. Does not own: being present (presence), claims, p
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import blake3
 import zstandard
 
 from offhost.backend.contract import Backend
-from offhost.chunking.compress import Codec
-from offhost.chunking.spans import CompressedChunk
+from offhost.chunking.compress import Codec, Compression
+from offhost.chunking.spans import Chunking, ChunkRef, CompressedChunk, SpanMap, StoredSpan, compressed, store_span
 from offhost.clock import Clock
 from offhost.errors import IntegrityError, OffhostError, SessionFenced, Stopped
 from offhost.ids import ChunkId, VmId
 from offhost.repository.claims import Claim
 from offhost.repository.diskmap import DiskMap, DiskMapWriter
+from offhost.repository.hands import Hand, HandLost, Hands
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, to_json
 from offhost.repository.packer import WriteCheck, put_retrying
@@ -88,16 +90,56 @@ class WriteSession:
         self._put(chunks, Kind.CONTENT)
 
     def _put(self, chunks: Sequence[CompressedChunk], kind: Kind) -> None:
+        with self._keeping(chunks) as claims:
+            stored = self._store.packer.add(chunks, kind, claims, self._check)
+        with self._lock:
+            self.stored_bytes += stored
+
+    @contextmanager
+    def _keeping(self, chunks: Sequence[CompressedChunk | ChunkRef]) -> Iterator[list[Claim]]:
+        """A scope in which these chunks are stored; their promises break when it fails."""
         with self._lock:
             promised = [(chunk.id, self._promised.pop(chunk.id)) for chunk in chunks]
         try:
-            stored = self._store.packer.add(chunks, kind, [claim for _, claim in promised], self._check)
+            yield [claim for _, claim in promised]
         except BaseException as error:
             known = error if isinstance(error, OffhostError) else SessionFenced(f"sealing failed: {error!r}")
             self._store.claims.broken(promised, known)
             raise
+
+    @property
+    def hands(self) -> Hands:
+        """Processes that do the work on spans, where there are any."""
+        return self._store.hands
+
+    def store_span(self, hand: Hand, length: int, chunking: Chunking) -> StoredSpan:
+        """What chunking.store_span does, for a span in the memory of a hand, which does all but the asking.
+
+        Raises: as that does. When the hand is lost, this thread does the rest.
+        """
+        try:
+            refs = hand.cut(length, chunking)
+        except HandLost:
+            return store_span(hand.span[:length], chunking, self)
+        missing = self.missing([ref.id for ref in refs], [ref.length for ref in refs]) if refs else ()
+        new = [refs[at] for at in missing]
+        with self._keeping(new) as claims:
+            stored = self._seal_by(hand, new, claims, chunking.compression)
         with self._lock:
             self.stored_bytes += stored
+        return StoredSpan(SpanMap.of(refs), length, len(new), sum(ref.length for ref in new))
+
+    def _seal_by(self, hand: Hand, new: Sequence[ChunkRef], claims: Sequence[Claim], compression: Compression) -> int:
+        """The stored bytes of chunks in a hand's span, sealed by it, or by this thread once it is lost."""
+        done = stored = 0
+        try:
+            while done < len(new):
+                added, size = self._store.packer.add_by(hand, new[done:], claims[done:], (compression, self._check))
+                done, stored = done + added, stored + size
+        except HandLost:
+            packed = [compressed(hand.span, ref, compression) for ref in new[done:]]
+            stored += self._store.packer.add(packed, Kind.CONTENT, claims[done:], self._check)
+        return stored
 
     def put_metadata(self, kind: Kind, plain: bytes) -> ChunkId:
         """Store a leaf or a list page, unless it is there; its id."""

@@ -18,6 +18,7 @@ from offhost.errors import ObjectNotFound, OffhostError
 from offhost.ids import ChunkId
 from offhost.repository.claims import ClaimTable
 from offhost.repository.graves import Graveyard
+from offhost.repository.hands import Hands
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
 from offhost.repository.marks import Marks
@@ -40,8 +41,10 @@ class ChunkStore:
         self.metadata_id_key = keyring.metadata_id_key()
         self.index = Index(backend, keyring, cache)
         self.claims = ClaimTable(self._exist)
+        self.hands = Hands()
         self.packer = Packer(backend, keyring, self.index, self.claims)
         self._refreshing = threading.Lock()
+        self._condemned: frozenset[str] = frozenset()
 
     def _exist(self, ids: Sequence[ChunkId]) -> list[bool]:
         return self.index.exist(ids)
@@ -66,7 +69,9 @@ class ChunkStore:
 
     def _look(self, for_writing: bool) -> None:
         graves = self._graveyard.read() if for_writing else self._graveyard.read_tolerant()
-        self.index.refresh(graves.condemned, graves.swept, self._marks.damaged(strict=for_writing))
+        # a reader may miss a verdict; writers of this process must not rely again on what they were told to leave
+        self._condemned = graves.condemned if for_writing else graves.condemned | self._condemned
+        self.index.refresh(self._condemned, graves.swept, self._marks.damaged(strict=for_writing))
 
     def vanished(self) -> set[str]:
         """Packs that runs tell of, that are not there, that no collector took, and of which no mark says so yet."""

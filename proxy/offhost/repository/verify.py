@@ -113,7 +113,7 @@ class _Verification:
             stop,
             before_read=pace.take,
             on_directory=self._agreement.learn,
-            hands=repository.reader.hands,
+            hands=repository.store.hands,
         )
 
     def run(self) -> VerifyReport:
@@ -149,12 +149,11 @@ class _Verification:
         turn = self._turn(ledger, self._reading, sizes)
         self._check(sorted(sizes.keys() - set(turn)), {}, self._checker.directory)
         try:
-            self._check(turn, sizes, self._checker.data, ledger)
+            with repository.store.hands.at_work():
+                self._check(turn, sizes, self._checker.data, ledger)
         except BaseException:
             ledger.save(sizes)
             raise
-        finally:
-            repository.reader.hands.rest()
         ledger.save(sizes, done=self._reading.share >= 1)
 
     def _turn(self, ledger: Ledger, reading: Reading, sizes: Mapping[str, int]) -> list[str]:

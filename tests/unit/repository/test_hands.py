@@ -1,7 +1,8 @@
-"""Chunks that other processes open are as good as those opened here, and no process is indispensable."""
+"""What other processes open and seal is as good as if it were done here, and none of them is indispensable."""
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
-from offhost.errors import IntegrityError
+from offhost.errors import ChunkCorrupt, IntegrityError
 from offhost.repository.hands import Hand, HandLost, Hands
 from offhost.repository.manifest import Manifest
 from offhost.repository.packs import pack_object
 from offhost.repository.repository import Repository
 from offhost.repository.restorepoint import PointDiskReader
-from support.repositories import Memory, back_up, make, noise, opened
+from offhost.repository.verify import verify
+from support.repositories import Memory, back_up, content, make, noise, opened
 
 START_WITHIN_S = 60
 
@@ -37,7 +39,7 @@ def disk() -> Memory:
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Repository]:
     with opened(make(tmp_path / "repository")) as repository:
-        repository.reader.hands = Hands(count=1, worth_starting=1)
+        repository.store.hands = repository.reader.hands = Hands(count=1, worth_starting=1)
         yield repository
 
 
@@ -48,10 +50,11 @@ def point(repository: Repository, disk: Memory) -> Manifest:
 
 
 @pytest.fixture
-def hand(repository: Repository) -> Hand:
-    """The repository's one hand, at work."""
-    assert repository.reader.hands.lend() is None
-    return begun(repository.reader.hands._free[0])
+def hand(repository: Repository, point: Manifest) -> Hand:
+    """The one hand of a repository that holds a point already, at work."""
+    assert point.disks
+    assert repository.store.hands.lend() is None
+    return begun(repository.store.hands._free[0])
 
 
 def lent(source: PointDiskReader, offset: int, length: int) -> bytes:
@@ -75,9 +78,9 @@ def test_a_process_that_is_killed_is_done_without(
         os.kill(hand._process.pid, signal.SIGKILL)
     with pytest.raises(HandLost):
         hand.open({})
-    assert repository.reader.hands.lend() is not None
-    repository.reader.hands.give_back(hand)
-    assert repository.reader.hands.lend() is None
+    assert repository.store.hands.lend() is not None
+    repository.store.hands.give_back(hand)
+    assert repository.store.hands.lend() is None
     with source.lent(0, SPAN_BYTES) as buffer:
         assert buffer is None
 
@@ -114,8 +117,82 @@ def test_processes_end_with_the_one_that_asks() -> None:
     assert hand._process.wait(START_WITHIN_S) == 0
 
 
-def test_processes_that_rest_are_gone(repository: Repository, hand: Hand) -> None:
-    repository.reader.hands.rest()
+def test_processes_end_with_the_last_of_the_work(repository: Repository, hand: Hand) -> None:
+    with repository.store.hands.at_work():
+        with repository.store.hands.at_work():
+            pass
+        assert hand._process.poll() is None
     assert hand._process.returncode is not None
-    assert repository.reader.hands.lend() is None, "and begun anew"
-    assert repository.reader.hands._free[0] is not hand
+    assert repository.store.hands.lend() is None, "and begun anew"
+    assert repository.store.hands._free[0] is not hand
+
+
+class Handed(Memory):
+    """A disk that waits, before its second span is read, until there is another process to store it."""
+
+    def __init__(self, disk: Memory, repository: Repository) -> None:
+        super().__init__(disk.content)
+        self._hands = repository.store.hands
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset == 0:
+            begun(self._hands._free[0])
+        super().read_into(offset, buffer)
+
+
+def three_spans(seed: int, last: bytes = b"") -> Memory:
+    """Noise and text, more of it than goes into one pack."""
+    return Memory(noise(seed, 2 * SPAN_BYTES) + (b"text %d " % seed * 100_000).ljust(3 << 20, b"\0") + last)
+
+
+@pytest.mark.slow
+def test_a_backup_by_other_processes_stores_what_threads_store(repository: Repository, tmp_path: Path) -> None:
+    disk = three_spans(1)
+    with opened(make(tmp_path / "alone")) as alone, SpanWorkers(1) as workers:
+        alone.store.hands = Hands(0)
+        back_up(alone, disk, workers)
+        alone_bytes = sum(item.size_bytes for item in alone.backend.list("packs/"))
+    with SpanWorkers(1) as workers:
+        by_hand = back_up(repository, Handed(disk, repository), workers)
+    assert content(repository, by_hand) == disk.content
+    packs = [item.size_bytes for item in repository.backend.list("packs/")]
+    assert len(packs) == 2, "the first pack was filled"
+    assert abs(sum(packs) - alone_bytes) < 4096
+    assert not verify(repository, data=True, stop=threading.Event()).damage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["cut", "seal"])
+def test_a_backup_goes_on_without_a_process_that_dies(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    original = getattr(Hand, call)
+
+    def dying(self: Hand, *arguments: object) -> object:
+        self._process.kill()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Hand, call, dying)
+    disk = three_spans(2)
+    with SpanWorkers(1) as workers:
+        point = back_up(repository, Handed(disk, repository), workers)
+    assert content(repository, point) == disk.content
+    assert not verify(repository, data=True, stop=threading.Event()).damage
+
+
+@pytest.mark.slow
+def test_a_chunk_that_does_not_read_back_elsewhere_fails_the_backup_and_nothing_else(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> object:
+        raise ChunkCorrupt("it reads back as something else")
+
+    disk = three_spans(3)
+    with SpanWorkers(1) as workers:
+        with monkeypatch.context() as patched:
+            patched.setattr(Hand, "seal", refuse)
+            with pytest.raises(ChunkCorrupt, match="something else"):
+                back_up(repository, Handed(disk, repository), workers)
+        point = back_up(repository, disk, workers)
+    assert content(repository, point) == disk.content
+    assert not verify(repository, data=True, stop=threading.Event()).damage

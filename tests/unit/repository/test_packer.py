@@ -277,9 +277,9 @@ def test_a_fault_that_hit_the_neighbours_too_drops_the_pack(backend: Hindered, m
         other = send(store, [chunk_of(store, 1)])
         check_last = OpenPack.check_last
 
-        def hit(self: OpenPack, plain: memoryview) -> None:
+        def hit(self: OpenPack, chunk: CompressedChunk, kind: Kind) -> None:
             self.buffer[100] ^= 1  # within the first chunk
-            check_last(self, plain)
+            check_last(self, chunk, kind)
 
         monkeypatch.setattr(OpenPack, "check_last", hit)
         with pytest.raises(ChunkCorrupt):
