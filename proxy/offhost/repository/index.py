@@ -22,7 +22,7 @@ from offhost.ids import ChunkId
 from offhost.repository.census import Census
 from offhost.repository.keys import Keyring
 from offhost.repository.marks import Slots
-from offhost.repository.packs import Entries, Location, read_directory
+from offhost.repository.packs import Entries, Location, pack_object, read_directory
 from offhost.repository.rows import as_ids, one_of_each
 from offhost.repository.runs import Coverage, Run, get_run
 from offhost.repository.search import Search
@@ -176,6 +176,8 @@ class Index:
 
     def _directory(self, pack: str) -> Segment:
         try:
+            # who put a run had put its packs durably before; of a pack in no run that is not sure yet
+            self._backend.make_durable([pack_object(pack)])
             return Segment.of((pack,), read_directory(self._backend, self._keyring, pack))
         except (IntegrityError, BackendError) as error:
             _log.warning("%s; the pack is left out", error)

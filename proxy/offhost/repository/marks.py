@@ -79,7 +79,7 @@ class Marks:
         Several pins of one point are taken off one by one.
         """
         pin = Pin(secrets.token_hex(16), point, note, self._clock.now())
-        self._put(f"marks/pin-{pin.id}", {"point": point, "note": note})
+        self._put(f"marks/pin-{pin.id}", {"point": point, "note": note, "time": pin.time.isoformat()})
         return pin
 
     def unpin(self, pin: Pin) -> None:
@@ -105,6 +105,21 @@ class Marks:
             found[pack] = None if slots is None or known is None else known | slots
         return found
 
+    def spent(self, packs: frozenset[str], points: frozenset[str]) -> list[str]:
+        """The names of the marks that say nothing any more, of packs and points that are swept, and pins taken off.
+
+        To be deleted in this order: a pin must not outlast what takes it off. Raises: IntegrityError.
+        """
+        names = [item.name for item in self._backend.list("marks/")]
+        off = {found[1] for name in names if (found := _UNPIN.fullmatch(name))}
+        pins = list(self._all(_PIN, _pin, strict=True))
+        over = {pin.id for pin in pins if pin.id in off or pin.point in points}
+        over |= off - {pin.id for pin in pins}
+        spent = [name for name in names if (found := _FORGOTTEN.fullmatch(name)) and found[1] in points]
+        spent += [name for name in names if (found := _DAMAGE.fullmatch(name)) and found[1] in packs]
+        spent += [f"marks/pin-{pin.id}" for pin in pins if pin.id in over]
+        return spent + [f"marks/unpin-{pin}" for pin in sorted(over & off)]
+
     def _all(
         self, form: re.Pattern[str], parse: Callable[[re.Match[str], dict[str, Any]], T], strict: bool
     ) -> Iterator[T]:
@@ -128,7 +143,7 @@ class Marks:
         return self._known[name]
 
     def _put(self, name: str, value: dict[str, Any]) -> None:
-        value |= {"time": self._clock.now().isoformat()}
+        value = {"time": self._clock.now().isoformat()} | value
         try:
             self._backend.put(name, seal_json(self._keyring, ObjectType.MARK, name, value))
         except ObjectExists:

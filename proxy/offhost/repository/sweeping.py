@@ -6,16 +6,17 @@ mark, session or heartbeat of something that is over: deleting it again, or late
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from offhost.errors import Stopped
 from offhost.repository.attendance import attendance, is_gone
 from offhost.repository.repository import Repository
+from offhost.repository.verified import superseded
+from offhost.repository.verified import superseded
 
 _POINT = re.compile(r"points/[0-9a-f]{32}/([0-9a-f]{32})")
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
-_MARK = re.compile(r"marks/(forgotten|damage)-([0-9a-f]{32,64})(?:-[0-9a-f]{16})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ def sweep(repository: Repository, stop: threading.Event, progress: Callable[[str
     delete(points, "points")
     packs = {item.name: item.size_bytes for item in backend.list("packs/") if _names(_PACK, item.name, graves.swept)}
     delete(packs, "packs")
-    delete(_spent_marks(repository, graves.swept | graves.swept_points))
+    delete(repository.marks.spent(graves.swept, graves.swept_points))
+    delete(superseded(backend))
+    delete(superseded(backend))
     delete(_left_sessions(repository, graves.swept_points))
     return Swept(len(points), len(packs), sum(packs.values()))
 
@@ -59,14 +62,6 @@ def sweep(repository: Repository, stop: threading.Event, progress: Callable[[str
 def _names(form: re.Pattern[str], name: str, wanted: frozenset[str]) -> bool:
     found = form.fullmatch(name)
     return found is not None and found[1] in wanted
-
-
-def _spent_marks(repository: Repository, swept: frozenset[str]) -> Iterator[str]:
-    """The marks of points and packs that are swept."""
-    for item in repository.backend.list("marks/"):
-        found = _MARK.fullmatch(item.name)
-        if found and found[2] in swept:
-            yield item.name
 
 
 def _left_sessions(repository: Repository, swept_points: frozenset[str]) -> list[str]:

@@ -440,3 +440,16 @@ def test_a_point_that_stays_open_is_not_condemned_again_and_again(
             collect(repository)
         assert not list((root / "condemned").iterdir())
     assert collect(repository).swept.points == 1
+
+
+def test_pins_that_were_taken_off_or_whose_point_is_gone_go_with_a_collection(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    first = back_up(repository, Memory(noise(1, 1000)), workers)
+    second = back_up(repository, Memory(noise(2, 1000)), workers)
+    repository.marks.unpin(repository.marks.pin(first.id, "for a while"))
+    kept = repository.marks.pin(second.id, "for good")
+    forget(repository, first)
+    collect(repository)
+    assert [path.name for path in (root / "marks").iterdir()] == [f"pin-{kept.id}"]
+    assert repository.marks.pins() == [kept]
