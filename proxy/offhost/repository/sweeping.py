@@ -13,7 +13,6 @@ from offhost.errors import Stopped
 from offhost.repository.attendance import attendance, is_gone
 from offhost.repository.repository import Repository
 from offhost.repository.verified import superseded
-from offhost.repository.verified import superseded
 
 _POINT = re.compile(r"points/[0-9a-f]{32}/([0-9a-f]{32})")
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
@@ -53,7 +52,6 @@ def sweep(repository: Repository, stop: threading.Event, progress: Callable[[str
     packs = {item.name: item.size_bytes for item in backend.list("packs/") if _names(_PACK, item.name, graves.swept)}
     delete(packs, "packs")
     delete(repository.marks.spent(graves.swept, graves.swept_points))
-    delete(superseded(backend))
     delete(superseded(backend))
     delete(_left_sessions(repository, graves.swept_points))
     return Swept(len(points), len(packs), sum(packs.values()))

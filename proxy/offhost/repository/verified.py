@@ -128,13 +128,6 @@ class Ledger:
         return {second: "".join(sorted(prefixes)) for second, prefixes in found.items()}
 
 
-def superseded(backend: Backend) -> list[str]:
-    """The marks that later ones have taken in: those of a generation below the highest."""
-    found = [named for item in backend.list("marks/") if (named := _NAME.fullmatch(item.name))]
-    highest = max((int(named[1]) for named in found), default=0)
-    return [named.string for named in found if int(named[1]) < highest]
-
-
 def _is_entry(entry: tuple[object, object]) -> bool:
     second, prefixes = entry
     return isinstance(second, str) and second.isdecimal() and len(second) < 12 and isinstance(prefixes, str)
