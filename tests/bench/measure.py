@@ -71,7 +71,10 @@ def _prefer(pid: int) -> None:
 
 
 class _MemoryWatch:
-    """Samples a process and its descendants until stopped. A peak shorter than the sampling interval is missed."""
+    """Samples a process and its descendants until stopped. A peak shorter than the sampling interval is missed.
+
+    What the process shares with its descendants counts once.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -82,7 +85,8 @@ class _MemoryWatch:
 
     def _watch(self) -> None:
         while not self._stopped.wait(SAMPLE_EVERY_S):
-            self._peak = max(self._peak, sum(_anonymous_bytes(pid) for pid in _family(self._pid)))
+            anonymous = sum(_status_bytes(pid, "RssAnon:") for pid in _family(self._pid))
+            self._peak = max(self._peak, anonymous + _status_bytes(self._pid, "RssShmem:"))
 
     def stop(self) -> int:
         self._stopped.set()
@@ -104,9 +108,9 @@ def _words(path: Path) -> list[str]:
     return path.read_text().split()
 
 
-def _anonymous_bytes(pid: int) -> int:
+def _status_bytes(pid: int, field: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
