@@ -100,20 +100,21 @@ class DiskReplica:
         with of_repository(self.source):
             reader = self.original.disk(self.disk.key)
         self.map = reader.map
-        self.areas, self.reason = self._areas()
+        before = map_of(self.base.copy, self.disk.key)
+        self.areas, self.reason = self._areas(before)
         self.copy = DiskCopy(
             _DiskOf(self.source, reader),
             self.session,
             self.destination.chunking,
             self.destination.workers,
-            base=map_of(self.base.copy, self.disk.key),
+            base=before,
             areas=self.areas,
             progress=partial(self.progress, self.label),
         )
 
-    def _areas(self) -> tuple[ExtentMap | None, str | None]:
-        """What has changed since the base, None for all of it and why."""
-        copy, original = map_of(self.base.copy, self.disk.key), map_of(self.base.original, self.disk.key)
+    def _areas(self, copy: DiskMap | None) -> tuple[ExtentMap | None, str | None]:
+        """What has changed since the base, of which `copy` is the disk's map; None for all of it and why."""
+        original = map_of(self.base.original, self.disk.key)
         if copy is None or original is None:
             return None, "no earlier point of it is at both places"
         if copy.ref.cutter != self.destination.chunking.cutter.identity:
