@@ -316,7 +316,7 @@ class _File:
         self._count = 0
         self._pieces = 0
         self._counts: list[NDArray[np.intp]] = []
-        self._sums: list[bytes] = []
+        self._sums = bytearray()
 
     def append(self, rows: Entries) -> None:
         """The rows of the next piece of the ids' range."""
@@ -325,7 +325,7 @@ class _File:
         counts = np.bincount(buckets, minlength=1 << below)
         raw = rows.view(np.uint8).data
         ends = (_ends(counts) * np.uint32(ENTRY.itemsize)).tolist()
-        self._sums += [_sum(self._key, raw[start:end]) for start, end in pairwise(ends)]
+        self._sums += b"".join(_sum(self._key, raw[start:end]) for start, end in pairwise(ends))
         self._counts.append(counts)
         self._pieces += 1
         self._count += len(rows)
@@ -338,7 +338,7 @@ class _File:
         table["whole"] = [pack in whole for pack in packs]
         names = b"".join(bytes.fromhex(name.rpartition("/")[2]) for name in sorted(runs))
         first = _ends(np.concatenate(self._counts))
-        tables = first.tobytes() + b"".join(self._sums) + table.tobytes() + names
+        tables = first.tobytes() + self._sums + table.tobytes() + names
         fields = _MAGIC, self._count, self._bits, len(packs), len(runs)
         digest = blake3.blake3(_HEAD.pack(*fields, bytes(32)) + tables, key=self._key).digest()
         self._file.write(tables)
