@@ -96,11 +96,10 @@ class Collector:
     def propose(self) -> Proposal:
         """What would be condemned now. Raises: CollectionBlocked; IntegrityError, BackendError; Stopped."""
         repository = self.repository
-        repository.refresh(for_writing=True)
-        graves = repository.graveyard.read()
-        forgotten = repository.marks.forgotten(strict=True) - graves.swept_points - self._held_points()
-        damaged = repository.marks.damaged(strict=True)
-        liveness = self._marked(graves.swept_points | forgotten, damaged)
+        repository.refresh_keys()
+        swept = repository.graveyard.read().swept_points
+        forgotten = repository.marks.forgotten(strict=True) - swept - self._held_points()
+        liveness, damaged = self._marked(frozenset(forgotten))
         sizes = {item.name.rpartition("/")[2]: item.size_bytes for item in repository.backend.list("packs/")}
         known = sizes.keys() - liveness.census.unread  # what nobody can tell would be kept, again and again
         packs = [each for each in usage(liveness.census, liveness, sizes, damaged) if each.pack in known]
@@ -200,6 +199,7 @@ class Collector:
 
     def _present_writers(self) -> dict[SessionId, Session]:
         repository = self.repository
+        repository.refresh_keys()
         return attendance(repository.backend, repository.keyring, repository.graveyard.read().swept_points).writers
 
     def _decide(self, generation: str, result: Collected) -> Collected:
@@ -207,10 +207,7 @@ class Collector:
         repository = self.repository
         listed = repository.graveyard.condemned(generation)
         held = self._held_points()
-        repository.refresh(for_writing=True)
-        graves = repository.graveyard.read()
-        damaged = repository.marks.damaged(strict=True)
-        liveness = self._marked(graves.swept_points | (listed.points - held), damaged)
+        liveness, damaged = self._marked(listed.points - held)
         rewriter = Rewriter(repository.backend, repository.keyring, repository.store, repository.reader)
         packs = confirmed(repository, liveness, listed.packs, damaged, rewriter=rewriter, stopping=self._stopping)
         repository.check_collectable()
@@ -225,15 +222,30 @@ class Collector:
         read = {reader.point_id for reader in readers if not is_gone(reader, backend, keyring, repository.clock)}
         return frozenset(read | {pin.point for pin in repository.marks.pins(strict=True)})
 
-    def _marked(self, gone: frozenset[str], damaged: Mapping[str, Slots]) -> Liveness:
-        """What all points need but those that are gone. Raises: CollectionBlocked."""
+    def _marked(self, gone: frozenset[str]) -> tuple[Liveness, Mapping[str, Slots]]:
+        """What all points need but those that are gone or swept, and the damage known. Raises: CollectionBlocked.
+
+        Looked at twice before that: the local copy of the index may turn out to be rotten, and what another collector
+        moves while the packs are being listed may be seen in neither place.
+        """
+        try:
+            return self._walked(gone)
+        except CollectionBlocked as error:
+            _log.info("%s; looking once more", error)
+            return self._walked(gone)
+
+    def _walked(self, gone: frozenset[str]) -> tuple[Liveness, Mapping[str, Slots]]:
         repository = self.repository
+        repository.refresh_keys()
+        # the points before the packs: whatever a point needs was there before it
+        points = self._standing_points(gone | repository.graveyard.read().swept_points)
+        repository.refresh(for_writing=True)
+        damaged = repository.marks.damaged(strict=True)
         # content that lay in a pack known to be lost is lost already; anything else that is missing is a doubt
         known_lost = any(slots is None for slots in damaged.values())
         liveness = Liveness(
             repository.store.index.census(), repository.reader, _ignore if known_lost else refuse_missing
         )
-        points = self._standing_points(gone)
         for done, point in enumerate(points):
             self.progress("looking at what points need", done, len(points))
             try:
@@ -243,7 +255,7 @@ class Collector:
                     f"nothing is collected: point {point.id[:12]} of {point.vm_name} cannot be resolved: {error}",
                     hint=f"a backup of the VM may heal it; or give it up: `offhost points forget {point.id}`",
                 ) from error
-        return liveness
+        return liveness, damaged
 
     def _standing_points(self, gone: frozenset[str]) -> list[Manifest]:
         """All points but those that are gone, the oldest of a VM first. Raises: CollectionBlocked."""

@@ -40,6 +40,8 @@ class Liveness:
         self._walked: NDArray[np.bool_] = np.zeros(census.row_count, np.bool_)
         self.repeated: dict[ChunkId, NDArray[np.intp]] = {}
         """The rows of needed chunks that have several."""
+        self._missing: set[ChunkId] = set()
+        """Needed content without a row, which a pack may have that could not be read when the index was made."""
 
     def add(self, points: Iterable[Manifest], stopping: Callable[[], None] = lambda: None) -> None:
         """Mark what these points need. The oldest first costs least: a patch is then met after its parent.
@@ -52,7 +54,7 @@ class Liveness:
             pages = list(dict.fromkeys(page for disk in point.disks for page in disk.map.pages))
             for some in _batches(self._unwalked(pages), _PAGES_AT_ONCE):
                 stopping()
-                self._need(as_ids(some), walked=True)
+                self._need_metadata(some, walked=True)
                 for _, page in self._reader.read_many(some, Kind.PAGE):
                     self._walk_leaves(leaves_of_page(bytes(page)), stopping)
 
@@ -62,7 +64,7 @@ class Liveness:
             decoded = self._read_leaves(some)
             # the parents first: a leaf that is marked as walked promises that its parents are marked, too
             resolved = self._resolved(decoded)
-            self._need(as_ids(some), walked=True)
+            self._need_metadata(some, walked=True)
             self._need_content(np.concatenate([entries.ids for entries in resolved]))
 
     def _resolved(self, leaves: Mapping[ChunkId, SpanMap | Patch]) -> list[SpanMap]:
@@ -87,7 +89,7 @@ class Liveness:
         for _ in range(MAX_DEPTH):
             fresh = self._read_leaves([parent for parent in parents if parent not in known])
             known |= fresh
-            self._need(as_ids(list(fresh)))
+            self._need_metadata(list(fresh))
             parents = list(dict.fromkeys(each.parent for each in fresh.values() if isinstance(each, Patch)))
             if not parents:
                 return known
@@ -104,7 +106,13 @@ class Liveness:
 
     def _need_content(self, ids: Ids) -> None:
         for at in self._need(ids):
+            self._missing.add(ChunkId(ids[at].tobytes()))
             self._on_missing(ChunkId(ids[at].tobytes()))
+
+    def _need_metadata(self, chunks: Sequence[ChunkId], *, walked: bool = False) -> None:
+        """Also what the reader has found since the census was made is missing: it could not be marked."""
+        for at in self._need(as_ids(chunks), walked=walked):
+            refuse_missing(chunks[at])
 
     def _need(self, ids: Ids, *, walked: bool = False) -> list[int]:
         """Mark every copy; positions of ids that have none in a pack that counts."""
@@ -125,6 +133,8 @@ class Liveness:
         where, rows = self.census.rows(ids)
         found = np.zeros(len(ids), np.bool_)
         found[where[self.needed[rows]]] = True
+        if self._missing:
+            found |= np.array([ChunkId(each.tobytes()) in self._missing for each in ids], np.bool_)
         return found
 
 

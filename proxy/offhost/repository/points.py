@@ -43,11 +43,12 @@ class Points:
         return self._readable(f"points/{self._keyring.vm_folder(vm)}/")
 
     def latest(self, vm: VmId) -> Manifest | None:
-        """The last point of a VM that opens, read afresh; None when there is none.
+        """The last point of a VM that opens, read afresh, to build on; None when there is none.
 
-        That another one is older is remembered by this process: points do not change.
+        That another one is older is remembered by this process: points do not change. Raises: IntegrityError when what
+        was condemned or swept cannot be told.
         """
-        dead, orders = self.gone(), dict[str, Order]()
+        dead, orders = self.gone(strict=True), dict[str, Order]()
         for item in self._backend.list(f"points/{self._keyring.vm_folder(vm)}/"):
             if item.name.rpartition("/")[2] not in dead and (order := self._order(item.name)):
                 orders[item.name] = order
@@ -110,12 +111,12 @@ class Points:
         """The ids of all points and tombstones that are there, whether they count or not."""
         return frozenset(SessionId(item.name.rpartition("/")[2]) for item in self._backend.list("points/"))
 
-    def gone(self) -> set[str]:
-        """The points that do not count, by id: forgotten, condemned or swept.
+    def gone(self, *, strict: bool = False) -> set[str]:
+        """The points that do not count, by id: forgotten, condemned or swept. `strict`: see `Graveyard.read`.
 
         Nothing may be built on a condemned point, not even on one that a pin, too late, has brought back.
         """
-        graves = self._graveyard.read_tolerant()
+        graves = self._graveyard.read() if strict else self._graveyard.read_tolerant()
         return self._marks.forgotten() | graves.swept_points | graves.condemned_points
 
     def _read(self, name: str) -> Manifest | None:

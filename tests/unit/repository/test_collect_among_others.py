@@ -1,0 +1,145 @@
+"""A collection among others at work in the repository, and on storage that fails for a moment."""
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from offhost.backend.contract import ObjectInfo
+from offhost.backend.local import LocalBackend
+from offhost.chunking.workers import SpanWorkers
+from offhost.errors import IntegrityError, Unavailable
+from offhost.ids import image_id
+from offhost.repository.collect import Collector
+from offhost.repository.graves import Verdict
+from offhost.repository.repository import Repository
+from offhost.repository.sealed import ObjectType, seal_json
+from support.repositories import Memory, back_up, content, noise, opened
+
+MIB = 1 << 20
+
+
+def collector(repository: Repository) -> Collector:
+    return Collector(repository, threading.Event(), look_again_s=0.01)
+
+
+def condemn(repository: Repository, *packs: str) -> None:
+    """As a collector does that is stopped then."""
+    decide(repository, ObjectType.CONDEMNED, "condemned/00000001", *packs)
+
+
+def decide(repository: Repository, kind: ObjectType, name: str, *packs: str) -> None:
+    value = Verdict(frozenset(packs)).to_json()
+    repository.backend.put(name, seal_json(repository.keyring, kind, name, value))
+
+
+def packs_of(root: Path) -> set[str]:
+    return {path.name for path in (root / "packs").rglob("*") if path.is_file()}
+
+
+def before_listing(
+    repository: Repository, prefix: str, do: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have something happen before each listing of a prefix, told which it is."""
+    backend, numbers = repository.backend, count()
+    listing = backend.list
+
+    def listed(wanted: str) -> Iterator[ObjectInfo]:
+        if wanted == prefix:
+            do(next(numbers))
+        return listing(wanted)
+
+    monkeypatch.setattr(backend, "list", listed)
+
+
+def fail_at_first(repository: Repository, pack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the first look at a pack fail, and no other."""
+    measure, looks = repository.backend.size, count()
+
+    def size(name: str) -> int:
+        if name.endswith(pack) and not next(looks):
+            raise Unavailable(f"{name}: Input/output error")
+        return measure(name)
+
+    monkeypatch.setattr(repository.backend, "size", size)
+
+
+def failing_for(prefix: str, get: Callable[[str, int], bytes]) -> Callable[[str, int], bytes]:
+    def failing(name: str, limit_bytes: int) -> bytes:
+        if name.startswith(prefix):
+            raise Unavailable(f"{name}: Input/output error")
+        return get(name, limit_bytes)
+
+    return failing
+
+
+@pytest.mark.parametrize("when", range(5))
+def test_a_point_that_another_process_puts_meanwhile_stops_no_collection(
+    when: int, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(root) as one, opened(root) as other:
+        gone = back_up(one, Memory(noise(1, MIB)), workers, name="gone")
+        one.marks.forget(gone.id, "by hand")
+
+        def meanwhile(number: int) -> None:
+            if number == when:
+                back_up(other, Memory(noise(2, MIB)), workers, name="new")
+
+        before_listing(one, "points/", meanwhile, monkeypatch)
+        done = collector(one).run()
+        monkeypatch.undo()
+        assert done.swept.packs == 1
+        one.refresh()
+        for point in one.points.all():
+            assert content(one, point) == noise(2, MIB)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["all of a point", "content alone"])
+def test_what_could_not_be_read_for_a_moment_is_not_taken_for_what_nobody_needs(
+    again: bool, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack in no index run is not read when the collector lists the packs, but is when it looks at it once more."""
+    disk = Memory(noise(1, MIB))
+    with opened(root) as repository:
+        point = back_up(repository, disk, workers)
+        (pack,) = packs_of(root)
+        if again:  # its map lies in another pack then
+            repository.marks.forget(point.id, "by hand")
+            disk.content += disk.content[: MIB // 2]
+            point = back_up(repository, disk, workers, name="another")
+        repository.marks.damage("ab" * 32, None, "lost long ago")
+        condemn(repository, pack)
+        keyring = repository.keyring
+    for run in (root / "index").iterdir():
+        run.unlink()
+    with Repository(LocalBackend(root), keyring) as collecting:
+        fail_at_first(collecting, pack, monkeypatch)
+        assert not collector(collecting).run().swept.packs
+    with opened(root) as fresh:
+        assert content(fresh, point) == disk.content
+
+
+def test_a_reader_who_misses_a_verdict_has_no_writer_beside_it_rely_on_what_is_going(
+    repository: Repository, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(repository, Memory(noise(1, MIB)), workers, name="going")
+    (pack,) = packs_of(root)
+    read = back_up(repository, Memory(noise(2, MIB)), workers, name="read")
+    chunks = list(repository.store.index.chunks_of(pack))
+    condemn(repository, pack)
+    with repository.session(image_id("vm")) as (session, _):
+        decide(repository, ObjectType.SWEEP, "sweeps/00000001", pack)
+        monkeypatch.setattr(repository.backend, "get", failing_for("sweeps/", repository.backend.get))
+        with repository.reading(read):
+            pass
+        monkeypatch.undo()
+        assert len(session.missing(chunks, [1] * len(chunks))) == len(chunks)
+
+
+def test_nothing_is_built_on_while_it_cannot_be_told_what_is_swept(repository: Repository, root: Path) -> None:
+    (root / "sweeps" / "00000001").write_bytes(b"garbage")
+    assert repository.points.all() == []
+    with pytest.raises(IntegrityError):
+        repository.points.latest(image_id("vm"))
