@@ -24,6 +24,8 @@ from offhost.repository.session import WriteSession
 _log = logging.getLogger(__name__)
 
 _SETTLE_ATTEMPTS = 3
+_SCAN_WORK = 1 / 32
+"""Of a span that is there already, and only cut and identified: next to sealing one, and to starting a process."""
 _GAP_BYTES = 64 << 10
 """Gaps between allocated extents that cost less to read than to ask around."""
 
@@ -115,7 +117,7 @@ class DiskCopy:
 
     def _store_all(self, start: int, end: int, allocated: ExtentMap) -> tuple[StoredSpan, int]:
         """Store a span as it is; what of it was read."""
-        with self.session.hands.lent() as hand:
+        with self.session.hands.lent(1 if self.base is None else _SCAN_WORK) as hand:
             buffer = (hand.span if hand else self.workers.buffer())[: end - start]
             read_bytes = self._read_allocated(start, buffer, allocated)
             if hand:

@@ -87,6 +87,7 @@ def offhost(invocation: Invocation, config: Path, repo: str | None, unlock: Unlo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. A command returns its own, or None for 0."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of numpy's start, a third is threads that nothing here uses
     invocation = Invocation()
     tell_warnings()
     try:

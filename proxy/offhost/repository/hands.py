@@ -65,6 +65,7 @@ class Hand:
                     [sys.executable, "-P", "-c", program],
                     pass_fds=(theirs.fileno(), memory),
                     stdin=subprocess.DEVNULL,
+                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # of numpy's start, a third is threads for nothing
                     process_group=0,
                 )
         finally:
@@ -162,14 +163,16 @@ class Hands:
         self._count = min(max(os.cpu_count() or 1, 2), _MOST) if count is None else count
         self._worth_starting = worth_starting
         self._lock = threading.Lock()
-        self._wanted = self._alive = self._scopes = 0
+        self._wanted = 0.0
+        self._alive = self._scopes = 0
         self._free: list[Hand] = []
 
-    def lend(self) -> Hand | None:
-        """A hand, to be given back; None while there is none."""
+    def lend(self, work: float = 1) -> Hand | None:
+        """A hand, to be given back; None while there is none. A span to be opened or sealed is a `work` of 1."""
         with self._lock:
-            self._wanted += 1
-            if self._wanted == self._worth_starting:
+            enough = self._wanted >= self._worth_starting
+            self._wanted += work
+            if not enough and self._wanted >= self._worth_starting:
                 self._start()
             for hand in list(self._free):
                 try:
@@ -200,9 +203,9 @@ class Hands:
                 self._free.append(hand)
 
     @contextmanager
-    def lent(self) -> Iterator[Hand | None]:
+    def lent(self, work: float = 1) -> Iterator[Hand | None]:
         """A scope with a hand, or without while there is none."""
-        hand = self.lend()
+        hand = self.lend(work)
         try:
             yield hand
         finally:
