@@ -27,7 +27,8 @@ test-fast: simulator ## the tests that take seconds
 
 faults: simulator ## the long campaign of faults: every call, byte and state, and KILLS=n kills of each command
 	@OFFHOST_FAULTS=long OFFHOST_KILLS=$(or $(KILLS),50) OFFHOST_FAULTS_REPORT=tests/faults/RESULTS.md \
-	    $(BIN)/pytest tests/faults tests/integration/end_to_end/test_killed.py
+	    $(BIN)/pytest tests/faults tests/integration/end_to_end/test_killed.py \
+	    tests/unit/repository/test_collector_model.py tests/integration/repository/test_collection_interleaved.py
 
 check: setup ## formatting, lint, types, layers: what CI runs
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from offhost.repository.verify import verify
 from support.gatehouse import GatedBackend, Gatehouse, Killed
 from support.repositories import Memory, chunking_of, content, make, noise, opened
 
-CAMPAIGN = bool(os.environ.get("OFFHOST_CAMPAIGN"))
+CAMPAIGN = os.environ.get("OFFHOST_FAULTS") == "long"
 BLOCK = 64 << 10
 BLOCKS = 4
 PROCESSES = ("one", "two", "three")
