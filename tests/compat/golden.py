@@ -9,8 +9,9 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -23,7 +24,6 @@ from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
 from offhost.repository.access import Access
 from offhost.repository.collect import Collector
-from offhost.repository.consolidation import consolidate_runs
 from offhost.repository.keyfile import KeyFile
 from offhost.repository.manifest import Manifest, PointDisk, PointFile
 from offhost.repository.recoverykey import RecoveryKey
@@ -38,6 +38,10 @@ KEY_FILE = KeyFile(bytes(range(32)))
 RECOVERY_KEY = RecoveryKey(bytes(range(100, 120)))
 VMX = b"".join(b'scsi0:%d.fileName = "disk-%d.vmdk"\n' % (n, n) for n in range(2000))
 GRAIN = 65536
+LARGE_DAYS = 18
+
+Content = Callable[[], bytes]
+"""A disk's content, made when it is asked for: they are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Golden:
     """One archive: how it is made, and by VM the first disk's content at each point that counts, the oldest first."""
 
     build: Callable[[Path], None]
-    contents: Callable[[], dict[str, list[bytes]]]
+    contents: Mapping[str, Sequence[Content]]
 
 
 def generations() -> list[bytes]:
@@ -58,17 +62,15 @@ def generations() -> list[bytes]:
     return [bytes(disk) for disk in (first, second, third)]
 
 
-def large_generations() -> list[bytes]:
-    """A disk of three spans, mostly hole, that changes in the first and the last, for longer than patches go on."""
-    disk = bytearray(2 * SPAN_BYTES + 1_000_777)
+def large_generation(day: int) -> bytes:
+    """A disk of two spans, mostly hole, that changes in both on each of `LARGE_DAYS`, for longer than patches go on."""
+    disk = bytearray(SPAN_BYTES + 1_000_777)
     disk[4096:800_000] = noise(11, 795_904)
     disk[-500_000:] = b"a line of text that compresses\n" * 16_129 + b"x"
-    states = [bytes(disk)]
-    for day in range(18):
-        disk[20_000 * day + 8192 : 20_000 * day + 9000] = noise(20 + day, 808)
-        disk[-1 - day] = day + 1
-        states.append(bytes(disk))
-    return states
+    for earlier in range(day):
+        disk[20_000 * earlier + 8192 : 20_000 * earlier + 9000] = noise(20 + earlier, 808)
+        disk[-1 - earlier] = earlier + 1
+    return bytes(disk)
 
 
 def _changed(before: bytes, after: bytes) -> ExtentMap:
@@ -97,20 +99,19 @@ def build_full(root: Path) -> None:
     off, a mark of damage that was healed, marks of a verification, a session aborted; index runs in shards.
     """
     build(root)
-    states = large_generations()
     with opened(root) as repository, SpanWorkers(1) as workers:
-        points = [_back_up_with_file(repository, workers, states[0], None, Codec.RAW)]
-        for day, (before, after) in enumerate(pairwise(states)):
-            if day == 9:
+        before = large_generation(0)
+        points = [_back_up_with_file(repository, workers, before, None, Codec.RAW)]
+        for day in range(1, LARGE_DAYS + 1):
+            if day == LARGE_DAYS // 2:
                 _begin_an_epoch(root)
-            codec = (Codec.LZ4, Codec.ZSTD)[day % 2]
+            after, codec = large_generation(day), (Codec.LZ4, Codec.ZSTD)[day % 2]
             points.append(_back_up_with_file(repository, workers, after, _changed(before, after), codec))
+            before = after
         _mark_and_collect(repository, workers, points)
         with repository.session(image_id("never finished")):
             pass
         verify(repository, data=True, stop=threading.Event())
-    with opened(root) as repository, patch("offhost.repository.consolidation.RUN_ENTRIES", 32):
-        consolidate_runs(repository.store)
 
 
 def _begin_an_epoch(root: Path) -> None:
@@ -144,7 +145,8 @@ def _mark_and_collect(repository: Repository, workers: SpanWorkers, points: Sequ
     pin = marks.pin(first.id, "the first of all")
     for point in (first, middle, points[2]):
         marks.forget(point.id, "no longer wanted")
-    Collector(repository, threading.Event()).run()
+    with patch("offhost.repository.consolidation.RUN_ENTRIES", 32):
+        Collector(repository, threading.Event()).run()
     marks.forget(points[3].id, "forgotten, and not yet collected")
     marks.unpin(marks.pin(points[4].id, "for a week"))
     assert [pin.id] == [each.id for each in marks.pins()]
@@ -155,15 +157,12 @@ def _mark_and_collect(repository: Repository, workers: SpanWorkers, points: Sequ
     back_up(repository, Memory(generations()[-1]), workers, name=VM)
 
 
-def _full_contents() -> dict[str, list[bytes]]:
-    first, _, last = generations()
-    large = large_generations()
-    return {VM: [first, last, last], SECOND_VM: large[:2] + large[4:]}
-
+_FIRST, _SECOND, _THIRD = (partial(lambda number: generations()[number], number) for number in range(3))
+_LARGE = [partial(large_generation, day) for day in range(LARGE_DAYS + 1)]
 
 GOLDEN = {
-    "format-1": Golden(build, lambda: {VM: generations()}),
-    "format-1-full": Golden(build_full, _full_contents),
+    "format-1": Golden(build, {VM: [_FIRST, _SECOND, _THIRD]}),
+    "format-1-full": Golden(build_full, {VM: [_FIRST, _THIRD, _THIRD], SECOND_VM: _LARGE[:2] + _LARGE[4:]}),
 }
 
 

@@ -43,11 +43,11 @@ def test_a_golden_repository_reads_back_and_takes_a_new_point(archive: Path, tmp
 def hold(root: Path, name: str) -> None:
     """Hold a repository against what a golden one of this name has."""
     with opened(root) as repository, SpanWorkers(1) as workers:
-        for vm, disks in GOLDEN[name].contents().items():
+        for vm, disks in GOLDEN[name].contents.items():
             points = repository.points.of(image_id(vm))
             assert len(points) == len(disks)
             for point, disk in zip(points, disks, strict=True):
-                assert content(repository, point) == disk
+                assert content(repository, point) == disk()
         report = verify(repository, data=True, progress=lambda *_: None, stop=threading.Event())
         assert report.damage == []
         again = back_up(repository, Memory(generations()[-1]), workers, name=VM)
@@ -82,12 +82,12 @@ def hold_to_everything(root: Path) -> None:
         assert [point["id"] for point in reader.points()] == [point.id for point in repository.points.all()]
         assert check_runs(reader) == sum(map(len, reader.places.values()))
         stored = {(place.kind, place.codec) for places in reader.places.values() for place in places}
-        assert {(1, 0), (1, 1), (1, 2), (2, 0), (2, 2)} <= stored
+        assert {(1, 0), (1, 1), (1, 2)} <= stored
         last = reader.points()[-1]
         disk = bytearray(last["disks"][0]["size_bytes"])
         for offset, data in reader.disk(last["disks"][0]):
             disk[offset : offset + len(data)] = data
-        assert disk == GOLDEN["format-1-full"].contents()[SECOND_VM][-1]
+        assert disk == GOLDEN["format-1-full"].contents[SECOND_VM][-1]()
 
 
 @pytest.mark.slow
