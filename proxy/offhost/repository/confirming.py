@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from offhost.errors import IntegrityError, ObjectNotFound
+from offhost.errors import IntegrityError, NoSpace, ObjectNotFound
 from offhost.ids import ChunkId
 from offhost.repository.liveness import Liveness
 from offhost.repository.marks import Slots
@@ -34,6 +34,7 @@ def confirmed(
 ) -> frozenset[str]:
     """The packs of the list that may be deleted, once this has returned: what was to be moved is durable.
 
+    Where there is no room to move anything, the packs go of which nothing is needed: that makes room for the next time.
     Raises: BackendError; what `stopping` raises.
     """
     look = _Look(repository, liveness, condemned, damaged)
@@ -41,24 +42,28 @@ def confirmed(
     for pack in sorted(condemned):
         stopping()
         usages += filter(None, [look.usage(pack)])
-    going = {each.pack for each in dead(usages)}
-    for each in worth_rewriting(usages, damaged):
-        stopping()
-        if look.moved(each.pack, rewriter):
-            going.add(each.pack)
-    rewriter.finish()
-    return frozenset(going)
+    try:
+        for each in worth_rewriting(usages, damaged):
+            stopping()
+            look.move(each.pack, rewriter)
+        rewriter.finish()
+    except NoSpace as error:
+        _log.warning("%s; what is left of mostly dead packs cannot be moved together now", error)
+    emptied = {pack for pack, needed in look.moved.items() if needed <= rewriter.durable}
+    return frozenset(emptied.union(each.pack for each in dead(usages)))
 
 
 @dataclass(slots=True)
 class _Look:
-    """Looks into the packs of a list. What was moved away lies elsewhere for those looked at later."""
+    """Looks into the packs of a list."""
 
     repository: Repository
     liveness: Liveness
     condemned: frozenset[str]
     damaged: Mapping[str, Slots]
-    _moved: set[ChunkId] = field(default_factory=set)
+    moved: dict[str, set[ChunkId]] = field(default_factory=dict)
+    """What is needed of each pack that was emptied, and is safe once all of it is durable elsewhere."""
+    _under_way: set[ChunkId] = field(default_factory=set)
     _directories: dict[str, frozenset[ChunkId]] = field(default_factory=dict)
 
     def usage(self, pack: str) -> Usage | None:
@@ -71,22 +76,22 @@ class _Look:
         size = int(entries["stored"].sum(dtype=np.uint64))
         return Usage(pack, size, sum(at.stored for _, at in self._only_here(pack, entries)))
 
-    def moved(self, pack: str, rewriter: Rewriter) -> bool:
-        """Move what is needed of a pack away from it; False when some of it does not read back, which is then marked.
+    def move(self, pack: str, rewriter: Rewriter) -> None:
+        """Move what is needed of a pack away from it, but for what was moved from another pack already.
 
-        A pack of which something is damaged is kept as it is from then on.
+        When some of it does not read back, that is marked: a pack of which something is damaged is kept as it is.
         """
         needed = self._only_here(pack, self._entries(pack))
         try:
-            bad: Slots = rewriter.move(pack, needed)
+            bad: Slots = rewriter.move(pack, [(chunk, at) for chunk, at in needed if chunk not in self._under_way])
         except IntegrityError as error:
             _log.warning("%s", error)
             bad = None
         if bad is None or bad:
             self.repository.marks.damage(pack, bad, "found when what was needed of it was to be moved")
-            return False
-        self._moved.update(chunk for chunk, _ in needed)
-        return True
+            return
+        self.moved[pack] = {chunk for chunk, _ in needed}
+        self._under_way |= self.moved[pack]
 
     def _entries(self, pack: str) -> Entries:
         return read_directory(self.repository.backend, self.repository.keyring, pack)
@@ -98,7 +103,7 @@ class _Look:
         for at in np.flatnonzero(self.liveness.needs(ids)).tolist():
             identity, _, *place = entries[at].item()
             chunk = ChunkId(identity)
-            if chunk not in self._moved and not self._lies_elsewhere(chunk):
+            if not self._lies_elsewhere(chunk):
                 found.append((chunk, Location(pack, *place)))
         return found
 

@@ -35,8 +35,7 @@ _FETCH_BYTES = 8 << 20
 class Rewriter:
     """Copies chunks into new packs. For one thread; holds one pack in memory.
 
-    What was added is durable, in the index and in a run once `finish` has returned. A rewriter that is given up leaves
-    surplus copies at worst.
+    What is in `durable` is that, whatever happens later. A rewriter that is given up leaves surplus copies at worst.
     """
 
     backend: Backend
@@ -44,6 +43,7 @@ class Rewriter:
     store: ChunkStore
     reader: PackReader
     moved_bytes: int = 0
+    durable: set[ChunkId] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(PACK_LIMIT_BYTES))
     _pack: OpenPack | None = None
 
@@ -86,11 +86,12 @@ class Rewriter:
             self._publish(name, entries)
 
     def _publish(self, name: str, entries: Entries) -> None:
+        self.durable.update(map(ChunkId, entries["id"].tolist()))
         self.store.index.add(name, entries)
         self.store.packer.give_back_unindexed({name: entries})
 
     def finish(self) -> None:
-        """Make durable and known what was moved. Raises: BackendError."""
+        """Make durable what was moved, and known in a run. Raises: BackendError."""
         self._put()
         self.store.cover_new_packs()
 

@@ -5,12 +5,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import CollectionBlocked, Conflict, FormatTooNew, IntegrityError, SessionFenced, Stopped
 from offhost.extents import Extent, ExtentMap
@@ -19,6 +20,7 @@ from offhost.repository.collect import Collected, Collector
 from offhost.repository.manifest import Manifest
 from offhost.repository.repository import Repository
 from offhost.repository.sealed import ObjectType, seal_json
+from support.faulty_backend import FaultyBackend
 from support.repositories import Memory, back_up, content, noise, opened, point_of
 
 MIB = 1 << 20
@@ -453,3 +455,22 @@ def test_pins_that_were_taken_off_or_whose_point_is_gone_go_with_a_collection(
     collect(repository)
     assert [path.name for path in (root / "marks").iterdir()] == [f"pin-{kept.id}"]
     assert repository.marks.pins() == [kept]
+
+
+def test_without_room_to_move_anything_what_is_wholly_dead_goes(root: Path, workers: SpanWorkers) -> None:
+    half_needed = noise(1, 4 * MIB)
+    with opened(root) as repository:
+        first = back_up(repository, Memory(half_needed), workers, name="half")
+        gone = back_up(repository, Memory(noise(3, MIB)), workers, name="gone")
+        second = back_up(repository, Memory(half_needed[:MIB] + noise(2, MIB)), workers, name="half")
+        forget(repository, first, gone)
+    with opened(root) as full:
+        tight = FaultyBackend(LocalBackend(root), budget_bytes=100_000)
+        with closing(Repository(tight, full.keyring)) as repository:
+            done = collect(repository)
+            assert (done.swept.packs, done.rewritten_bytes) == (1, 0)
+            assert content(repository, second) == half_needed[:MIB] + noise(2, MIB)
+        before = stored_bytes(root)
+        assert collect(full).rewritten_bytes >= MIB // 2
+        assert stored_bytes(root) < before - 2 * MIB
+        assert content(full, second) == half_needed[:MIB] + noise(2, MIB)
