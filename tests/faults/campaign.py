@@ -1,6 +1,7 @@
 """The size of the campaigns, and what they amounted to.
 
-`make faults` sets OFFHOST_FAULTS=long: every call, every byte, every state. Without it a bounded part is drawn.
+`make faults` sets OFFHOST_FAULTS=long: every call, every byte, every state. Without it a bounded part is drawn, and so
+many times as much with a number in its place.
 """
 
 import os
@@ -10,13 +11,15 @@ from random import Random
 from typing import TypeVar
 
 LONG = os.environ.get("OFFHOST_FAULTS") == "long"
+TIMES = 1 if LONG else int(os.environ.get("OFFHOST_FAULTS", "1"))
 
 T = TypeVar("T")
 
 
 def some(all_: Sequence[T], few: int) -> list[T]:
     """All of a sequence in the long campaign; else so many, always the same ones."""
-    return list(all_) if LONG or len(all_) <= few else Random(len(all_)).sample(list(all_), few)
+    count = few * TIMES
+    return list(all_) if LONG or len(all_) <= count else Random(len(all_)).sample(list(all_), count)
 
 
 @dataclass

@@ -67,7 +67,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 _HEAD = """# Faults
 
-`make faults` (every call, every byte, every state; 50 kills of each command) wrote this table. A bounded part of it runs
-in `make test`.
+`make faults` (every call, byte and state, 50 kills of each command) wrote this table. A part of it runs in `make test`.
 
 """

@@ -68,7 +68,7 @@ def test_a_byte_that_changes_before_it_is_sealed_makes_no_point(
     counting = Faulty(None)
     counting.install(monkeypatch)
     assert back_up_twice(fresh()) == []
-    for struck in some(range(counting.calls), 4):
+    for struck in some(range(counting.calls), 2):
         world = fresh()
         Faulty(struck).install(monkeypatch)
         errors = back_up_twice(world)

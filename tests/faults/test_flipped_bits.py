@@ -93,7 +93,7 @@ def test_a_hurt_object_is_read_right_or_refused(
         others = [other.read_bytes() for other in objects(furnished.root, kind) if other != path]
         name = path.relative_to(furnished.root)
         hurts += [(name, what, data) for what, data in wounds(path.read_bytes(), others).items()]
-    for name, what, data in some(hurts, 3):
+    for name, what, data in some(hurts, 2):
         world = furnished.copied(furnished.root.parent / "hurt")
         try:
             check(world, name, data)

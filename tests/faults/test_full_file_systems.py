@@ -45,7 +45,7 @@ def room_for(place: Path, more_kib: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("story", STORIES)
 def test_a_full_file_system_harms_nothing(story: str, template: World, place: Path, tally: Tally) -> None:
-    for more_kib in some(range(0, 1200, 12), 3):
+    for more_kib in some(range(0, 1200, 12), 1):
         world = template.copied(place / f"repository-{more_kib}")
         with room_for(place, more_kib):
             attempt(world, LocalBackend(world.root), STORIES[story])
