@@ -15,7 +15,7 @@ from offhost.clock import Clock, moment
 from offhost.errors import ObjectExists, ObjectNotFound, PackCorrupt
 from offhost.ids import SessionId
 from offhost.repository.keys import Keyring
-from offhost.repository.presence import provably_dead
+from offhost.repository.presence import lives
 from offhost.repository.sealed import ObjectType, get_json, seal_json
 
 _NAME = re.compile(r"sessions/([0-9a-f]{32})(?:\.(end|[1-9][0-9]{0,9}))?")
@@ -120,9 +120,10 @@ def fence(backend: Backend, keyring: Keyring, session: Session) -> None:
 
 
 def is_gone(reader: Session, backend: Backend, keyring: Keyring, clock: Clock) -> bool:
-    """Whether a reader will not read any more: its process is dead, or it has been silent for a day."""
-    if provably_dead(reader.process):
-        return True
+    """Whether a reader will not read any more: its process is dead, or may be, and has been silent for a day."""
+    alive = lives(reader.process)
+    if alive is not None:
+        return not alive
     heard = reader.started
     if reader.beats:
         name = f"sessions/{reader.id}.{reader.beats}"

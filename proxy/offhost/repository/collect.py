@@ -10,7 +10,15 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from offhost.errors import BackendError, CollectionBlocked, IntegrityError, ObjectExists, OffhostError, Stopped
+from offhost.errors import (
+    BackendError,
+    CollectionBlocked,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    OffhostError,
+    Stopped,
+)
 from offhost.ids import ChunkId, SessionId
 from offhost.repository.attendance import Session, attendance, fence, is_gone
 from offhost.repository.confirming import confirmed
@@ -19,7 +27,8 @@ from offhost.repository.graves import Verdict
 from offhost.repository.liveness import Liveness, refuse_missing
 from offhost.repository.manifest import Manifest
 from offhost.repository.marks import Slots
-from offhost.repository.presence import provably_dead
+from offhost.repository.packs import read_directory
+from offhost.repository.presence import lives
 from offhost.repository.repository import Repository
 from offhost.repository.rewriting import Rewriter
 from offhost.repository.sealed import ObjectType, seal_json
@@ -104,7 +113,20 @@ class Collector:
         known = sizes.keys() - liveness.census.unread  # what nobody can tell would be kept, again and again
         packs = [each for each in usage(liveness.census, liveness, sizes, damaged) if each.pack in known]
         present = repository.points.ids()
-        return Proposal(tuple(dead(packs)), tuple(worth_rewriting(packs, damaged)), frozenset(forgotten & present))
+        return Proposal(
+            tuple(filter(self._opens, dead(packs))),
+            tuple(filter(self._opens, worth_rewriting(packs, damaged))),
+            frozenset(forgotten & present),
+        )
+
+    def _opens(self, pack: Usage) -> bool:
+        """Whether a pack can be looked at by its directory: otherwise it would be condemned and kept each time."""
+        try:
+            read_directory(self.repository.backend, self.repository.keyring, pack.pack)
+        except (IntegrityError, ObjectNotFound) as error:
+            _log.warning("%s: the pack is kept, since nobody can tell what is in it", error)
+            return False
+        return True
 
     def run(self) -> Collected:
         """Collect, or go on with a collection that was begun.
@@ -184,7 +206,7 @@ class Collector:
             for sid, writer in awaited.items():
                 if writer.beats != heard[sid][0]:
                     heard[sid] = (writer.beats, now)
-                if provably_dead(writer.process) or now - heard[sid][1] > self.patience_s:
+                if lives(writer.process) is False or now - heard[sid][1] > self.patience_s:
                     fence(repository.backend, repository.keyring, writer)
                     fenced.append(str(writer))
             if fenced and awaited:

@@ -103,24 +103,26 @@ def this_process() -> dict[str, Any]:
     return described
 
 
-def provably_dead(process: Mapping[str, Any]) -> bool:
-    """Whether a process described by `this_process` ran on this machine and is gone; False where that is not certain.
+def lives(process: Mapping[str, Any]) -> bool | None:
+    """Whether a process described by `this_process` lives, where that is certain; None elsewhere.
 
     A machine is known by its id and name; within one boot a process by its namespace, number and time of start.
     """
     here = this_process()
     if any(field not in here or process.get(field) != here[field] for field in ("machine", "host")):
+        return None
+    if "boot" not in here or not process.get("boot"):
+        return None
+    if process["boot"] != here["boot"]:
         return False
-    if process.get("boot") != here.get("boot"):
-        return bool(process.get("boot")) and "boot" in here
     if "pid_started" not in process or process.get("pid_namespace") != here.get("pid_namespace"):
-        return False
+        return None
     try:
-        return _started(str(int(process["pid"]))) != int(process["pid_started"])
+        return _started(str(int(process["pid"]))) == int(process["pid_started"])
     except FileNotFoundError:
-        return True
-    except (KeyError, TypeError, ValueError, OSError):
         return False
+    except (KeyError, TypeError, ValueError, OSError):
+        return None
 
 
 def _started(pid: str) -> int:

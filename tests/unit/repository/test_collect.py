@@ -474,3 +474,18 @@ def test_without_room_to_move_anything_what_is_wholly_dead_goes(root: Path, work
         assert collect(full).rewritten_bytes >= MIB // 2
         assert stored_bytes(root) < before - 2 * MIB
         assert content(full, second) == half_needed[:MIB] + noise(2, MIB)
+
+
+def test_a_reader_whose_process_lives_is_spared_however_the_clock_jumps(
+    repository: Repository, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = back_up(repository, Memory(noise(1, MIB)), workers)
+    with opened(root) as elsewhere, elsewhere.reading(point) as held:
+        forget(repository, point)
+        clock = HandClock()
+        clock.seconds = 1e9
+        monkeypatch.setattr(repository, "clock", clock)
+        collect(repository)
+        buffer = bytearray(MIB)
+        held.disk().read_into(0, memoryview(buffer))
+        assert bytes(buffer) == noise(1, MIB)
