@@ -143,3 +143,19 @@ def test_nothing_is_built_on_while_it_cannot_be_told_what_is_swept(repository: R
     assert repository.points.all() == []
     with pytest.raises(IntegrityError):
         repository.points.latest(image_id("vm"))
+
+
+def test_a_pack_whose_directory_is_rotten_is_not_condemned_night_after_night(
+    repository: Repository, root: Path, workers: SpanWorkers
+) -> None:
+    gone = back_up(repository, Memory(noise(1, MIB)), workers)
+    (pack,) = (path for path in (root / "packs").rglob("*") if path.is_file())
+    repository.marks.forget(gone.id, "by hand")
+    hurt = bytearray(pack.read_bytes())
+    hurt[-30] ^= 1
+    pack.write_bytes(hurt)
+    for _ in range(2):
+        with opened(root) as fresh:
+            assert not collector(fresh).run().swept.packs
+    assert len(list((root / "condemned").iterdir())) == 1
+    assert pack.exists()
