@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faults.campaign import LONG, Tally
+from faults.campaign import LONG, TIMES, Tally
 from faults.parsers import PARSERS, TAKEN
 from offhost.errors import OffhostError
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 CORPUS = Path(__file__).parent / "corpus"
 OLD = sorted(path.relative_to(CORPUS) for path in CORPUS.rglob("*") if path.is_file())
 EXAMPLES = settings(
-    max_examples=10_000 if LONG else 40,
+    max_examples=10_000 if LONG else 40 * TIMES,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=not LONG,
