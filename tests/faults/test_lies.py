@@ -19,8 +19,9 @@ import zstandard
 
 from faults.campaign import Tally, some
 from faults.liar import CONTENT, LEAF, LZ4, PAGE, RAW, SPAN_BYTES, ZSTD, Liar, Stored, keyframe, patch
-from faults.story import Violation, World
+from faults.story import Violation, World, collected
 from offhost.errors import OffhostError
+from offhost.repository.repository import Repository
 from offhost.repository.sealed import ObjectType
 from offhost.repository.verify import verify
 from support.repositories import Memory, back_up, content, noise, opened
@@ -51,25 +52,38 @@ def _peak_bytes() -> int:
 
 def use(world: World) -> None:
     """What people do with a repository. Only offhost's own errors are expected of what is a lie."""
+    beside = world.root.with_name("precious")
+    beside.write_text("precious")
     with opened(world.root) as repository:
-        points, _ = repository.points.read()
-        for point in points:
-            restore = repository.restore_point(point)
-            for disk in point.disks:
-                with suppress(OffhostError):
-                    _read_ends(restore.disk(disk.key).read_into, disk.size_bytes)
-            for file in point.files:
-                with suppress(OffhostError):
-                    restore.file(file)
-        for point in points:
-            if point.id in world.committed and content(repository, point) != world.committed[point.id]:
-                raise Violation(f"point {point.id}, of which nobody lied, reads back wrong")
-        if missing := world.committed.keys() - {point.id for point in points}:
-            raise Violation(f"points {missing}, of which nobody lied, are not there")
+        _read(world, repository)
         with suppress(OffhostError):
-            verify(repository, data=True, progress=lambda *_: None, stop=threading.Event())
+            verify(repository, data=True, stop=threading.Event())
         with suppress(OffhostError):
             back_up(repository, Memory(noise(9, 100_000)), world.workers, name="liar")
+        with suppress(OffhostError):
+            collected(world, repository)
+    with opened(world.root) as repository:
+        _read(world, repository)
+    if not beside.exists() or not (world.root / "config" / "00000001").exists():
+        raise Violation("something was deleted that no collector may delete")
+
+
+def _read(world: World, repository: Repository) -> None:
+    """Everything that is listed; what nobody lied about must be right."""
+    points, _ = repository.points.read()
+    for point in points:
+        restore = repository.restore_point(point)
+        for disk in point.disks:
+            with suppress(OffhostError):
+                _read_ends(restore.disk(disk.key).read_into, disk.size_bytes)
+        for file in point.files:
+            with suppress(OffhostError):
+                restore.file(file)
+    for point in points:
+        if point.id in world.committed and content(repository, point) != world.committed[point.id]:
+            raise Violation(f"point {point.id}, of which nobody lied, reads back wrong")
+    if missing := world.committed.keys() - {point.id for point in points}:
+        raise Violation(f"points {missing}, of which nobody lied, are not there")
 
 
 def _read_ends(read: Callable[[int, memoryview], None], size_bytes: int) -> None:
@@ -327,6 +341,36 @@ OTHERS |= {
         kind, name, zstandard.ZstdCompressor().compress(bytes(1 << 30))
     )
     for what, (kind, name) in _OTHERS.items()
+}
+
+OTHERS |= {
+    "a condemned list of every pack there is": lambda liar: liar.seal_json(
+        ObjectType.CONDEMNED, "condemned/00000001", {"packs": _packs_of(liar), "points": []}
+    ),
+    "a condemned list of paths": lambda liar: liar.seal_json(
+        ObjectType.CONDEMNED, "condemned/00000001", {"packs": ["../../../precious"], "points": ["../../precious"]}
+    ),
+    "a sweep of paths": lambda liar: liar.seal_json(
+        ObjectType.SWEEP, "sweeps/00000001", {"packs": ["../../../precious"], "points": ["../config/00000001"]}
+    ),
+    "a session whose point is a path": lambda liar: liar.seal_json(
+        ObjectType.SESSION,
+        "sessions/" + "0" * 32,
+        {"kind": "write", "point": "../../precious", "started": "2026-01-01T00:00:00+00:00"},
+    ),
+    "a generation of nine digits": lambda liar: liar.seal_json(
+        ObjectType.SWEEP, "sweeps/999999999", {"packs": [], "points": []}
+    ),
+    "a generation that is no number": lambda liar: liar.seal_json(
+        ObjectType.CONDEMNED, "condemned/latest", {"packs": [], "points": []}
+    ),
+    "a sweep in a folder": lambda liar: liar.seal_json(
+        ObjectType.SWEEP, "sweeps/00000001/00000001", {"packs": [], "points": []}
+    ),
+    "a mark of every pack's damage": lambda liar: [
+        liar.seal_json(ObjectType.MARK, f"marks/damage-{pack}-{'0' * 16}", {"pack": pack, "slots": None, "what": ""})
+        for pack in _packs_of(liar)
+    ],
 }
 
 LIES = {**POINTS, **DISKS, **LEAVES, **PACKS, **RUNS, **OTHERS}
