@@ -41,6 +41,11 @@ class LocalBackend:
                 f"{root}: no such directory", hint="name the repository's directory, or make it with `repo init`"
             )
         self.root = root.absolute()
+        if not self._is_mounted():
+            raise NoRepository(
+                f"{root}: empty, not an offhost repository",
+                hint="is its file system mounted? Else `offhost --repo DIR repo init` makes one",
+            )
 
     @classmethod
     def create(cls, root: Path, prefixes: list[str]) -> "LocalBackend":
