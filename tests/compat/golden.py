@@ -22,6 +22,7 @@ from offhost.chunking.spans import SPAN_BYTES, Chunking, store_stream
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
+from offhost.repository import consolidation
 from offhost.repository.access import Access
 from offhost.repository.collect import Collector
 from offhost.repository.keyfile import KeyFile
@@ -145,7 +146,8 @@ def _mark_and_collect(repository: Repository, workers: SpanWorkers, points: Sequ
     pin = marks.pin(first.id, "the first of all")
     for point in (first, middle, points[2]):
         marks.forget(point.id, "no longer wanted")
-    with patch("offhost.repository.consolidation.RUN_ENTRIES", 32):
+    # all runs become one, in small shards
+    with patch.multiple(consolidation, RUN_ENTRIES=32, like_sized=lambda sizes: list(range(len(sizes)))):
         Collector(repository, threading.Event()).run()
     marks.forget(points[3].id, "forgotten, and not yet collected")
     marks.unpin(marks.pin(points[4].id, "for a week"))
