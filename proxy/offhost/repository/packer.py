@@ -15,7 +15,7 @@ from offhost.backend.contract import Backend
 from offhost.chunking.compress import Compression
 from offhost.chunking.spans import ChunkRef, CompressedChunk
 from offhost.clock import Clock, SystemClock
-from offhost.errors import BackendError, ChunkCorrupt, ObjectExists, OffhostError, Unavailable
+from offhost.errors import BackendError, ChunkCorrupt, OffhostError, Unavailable
 from offhost.ids import ChunkId
 from offhost.repository.claims import Claim, ClaimTable
 from offhost.repository.hand import SealJob
@@ -23,6 +23,7 @@ from offhost.repository.hands import Hand, HandLost
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
 from offhost.repository.packs import PACK_LIMIT_BYTES, Entries, Kind, OpenPack, pack_object
+from offhost.repository.putting import put_retrying
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ _CHECKED: dict[WriteCheck, int] = {"full": 1, "sample": 16, "off": 0}
 """Of how many chunks one is checked."""
 _BUFFERS = 4
 _PUTTERS = 2
-_ATTEMPTS = 3
 _LOOK_AGAIN_S = 0.5
 
 PUT_PATIENCE_S = 300.0
@@ -291,11 +291,12 @@ class Packer:
             self._unindexed.update(packs)
 
     def close(self) -> None:
-        """Wait for what is on its way, but for puts that hang."""
+        """Wait for what is on its way, but for puts that hang, and let go of the memory."""
         while True:
             self.flush()
             with self._changed:
                 if not self._full and not self._putting:
+                    self._buffers.clear()
                     return
                 self._changed.wait(_LOOK_AGAIN_S)
 
@@ -311,19 +312,3 @@ def _fill(filling: _Filling, left: deque[tuple[CompressedChunk, Claim]], kind: K
         if (every := _CHECKED[check]) and (len(pack) - 1) % every == 0:
             pack.check_last(chunk, kind)
     return pack.size_bytes - before
-
-
-def put_retrying(backend: Backend, name: str, data: bytes | memoryview) -> None:
-    """Put an object whose name is its alone; one that is there already was put by an attempt whose reply was lost.
-
-    Each attempt writes all bytes anew. Raises: what the last attempt raised.
-    """
-    for attempt in range(_ATTEMPTS):
-        try:
-            backend.put(name, data)
-            break
-        except ObjectExists:
-            break
-        except OffhostError as error:
-            if not error.retry or attempt == _ATTEMPTS - 1:
-                raise

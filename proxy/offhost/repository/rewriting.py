@@ -13,7 +13,6 @@ from offhost.chunking.spans import CompressedChunk
 from offhost.errors import ChunkCorrupt
 from offhost.ids import ChunkId
 from offhost.repository.keys import Keyring
-from offhost.repository.packer import put_retrying
 from offhost.repository.packs import (
     PACK_LIMIT_BYTES,
     Entries,
@@ -23,6 +22,7 @@ from offhost.repository.packs import (
     pack_object,
     read_header,
 )
+from offhost.repository.putting import put_retrying
 from offhost.repository.reading import PackReader
 from offhost.repository.store import ChunkStore
 

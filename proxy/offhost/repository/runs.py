@@ -18,6 +18,7 @@ from offhost.backend.contract import Backend
 from offhost.errors import IndexInconsistent, PackCorrupt
 from offhost.repository.keys import Keyring
 from offhost.repository.packs import CHUNK_LIMIT_BYTES, ENTRY, PACK_LIMIT_BYTES, Entries
+from offhost.repository.putting import put_retrying
 from offhost.repository.rows import key_column, sorted_by_id
 from offhost.repository.sealed import ObjectType, expand, json_object, seal, unseal
 
@@ -103,7 +104,7 @@ def put_run(backend: Backend, keyring: Keyring, run: Run, supersedes: Iterable[s
     value = {"packs": list(run.packs), "supersedes": old, "shard": [run.shard.bits, run.shard.prefix]}
     head = json.dumps(value).encode()
     plain = _LENGTH.pack(len(head)) + head + sorted_by_id(run.entries).tobytes()
-    backend.put(name, seal(keyring, ObjectType.INDEX, name, zstandard.ZstdCompressor().compress(plain)))
+    put_retrying(backend, name, seal(keyring, ObjectType.INDEX, name, zstandard.ZstdCompressor().compress(plain)))
     return name
 
 

@@ -22,9 +22,10 @@ from offhost.repository.diskmap import DiskMap, DiskMapWriter
 from offhost.repository.hands import Hand, HandLost, Hands
 from offhost.repository.keys import Keyring
 from offhost.repository.manifest import Manifest, to_json
-from offhost.repository.packer import WriteCheck, put_retrying
+from offhost.repository.packer import WriteCheck
 from offhost.repository.packs import Kind
 from offhost.repository.presence import Presence
+from offhost.repository.putting import put_retrying
 from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
 from offhost.repository.store import ChunkStore
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import blake3
@@ -40,19 +39,16 @@ class ChunkStore:
         self._graveyard, self._marks = graveyard, marks
         self.metadata_id_key = keyring.metadata_id_key()
         self.index = Index(backend, keyring, cache)
-        self.claims = ClaimTable(self._exist)
+        self.claims = ClaimTable(self.index.exist)
         self.hands = Hands()
         self.packer = Packer(backend, keyring, self.index, self.claims)
         self._refreshing = threading.Lock()
         self._condemned: frozenset[str] = frozenset()
 
-    def _exist(self, ids: Sequence[ChunkId]) -> list[bool]:
-        return self.index.exist(ids)
-
     def not_there(self, chunks: set[ChunkId]) -> set[ChunkId]:
         """Those of the chunks that do not exist."""
         ids = list(chunks)
-        return {chunk for chunk, there in zip(ids, self._exist(ids), strict=True) if not there}
+        return {chunk for chunk, there in zip(ids, self.index.exist(ids), strict=True) if not there}
 
     def refresh(self, *, for_writing: bool) -> None:
         """Learn what other processes have stored, condemned and swept, and what is damaged.

@@ -1,7 +1,9 @@
 """One packer for all sessions: its memory is bounded, and what hangs or fails hurts nobody else."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -239,6 +241,22 @@ def test_closing_does_not_wait_for_a_put_that_hangs(backend: Hindered) -> None:
         clock.wait(packer.PUT_PATIENCE_S + 1)
         store.packer.close()
         assert isinstance(claim.error, Unavailable)
+
+
+def test_a_closed_store_lets_go_of_its_memory_at_once(backend: Hindered) -> None:
+    with opened(backend) as store:
+        claim = send(store, [chunk_of(store, 1)])
+        assert settled(store, claim)
+    assert claim.kept
+    assert not store.packer._buffers
+    gone = weakref.ref(store.packer)
+    gc.disable()
+    try:
+        until(lambda: not any(thread.name == "put-pack" for thread in threading.enumerate()))
+        del store, claim
+        assert gone() is None, "what is a circle stays until it is looked for, which memory alone never causes"
+    finally:
+        gc.enable()
 
 
 def test_a_pack_that_cannot_be_put_breaks_its_promises_and_no_other(backend: Hindered) -> None:

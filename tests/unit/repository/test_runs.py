@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -89,6 +89,8 @@ def put_raw(packs: IndexedPacks, head: object, body: bytes) -> str:
         {"packs": [], "shard": [17, 0]},
         {"packs": [], "shard": [1, 2]},
         {"packs": [], "shard": ["a", "b"]},
+        {"packs": [], "shard": [float("inf"), 0]},
+        {"packs": [[]] * 2_000_001, "shard": [0, 0]},
     ],
 )
 def test_a_head_that_makes_no_sense_is_refused(packs: IndexedPacks, head: object) -> None:
@@ -275,29 +277,46 @@ def test_a_run_that_does_not_open_goes_when_asked_to_and_all_is_covered_without_
 
 
 class Interrupted(LocalBackend):
-    """A backend that fails at one of its calls that change something, having done it or not."""
+    """A backend whose process dies at one of its calls that change something, having done it or not."""
 
     def __init__(self, root: Path, at: int, *, done: bool) -> None:
         super().__init__(root)
         self._at, self._done, self.calls = at, done, 0
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        if self._due():
-            if self._done:
-                super().put(name, data)
-            raise Unavailable("interrupted")
-        super().put(name, data)
+        self._call(lambda: LocalBackend.put(self, name, data))
 
     def delete(self, name: str) -> None:
-        if self._due():
-            if self._done:
-                super().delete(name)
-            raise Unavailable("interrupted")
-        super().delete(name)
+        self._call(lambda: LocalBackend.delete(self, name))
 
-    def _due(self) -> bool:
+    def _call(self, change: Callable[[], None]) -> None:
         self.calls += 1
-        return self.calls == self._at
+        if self.calls < self._at or (self.calls == self._at and self._done):
+            change()
+        if self.calls >= self._at:
+            raise Unavailable("interrupted")
+
+
+class Hiccuping(LocalBackend):
+    """A backend that fails to put once, having done it or not."""
+
+    done: bool | None = None
+
+    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        done, self.done = self.done, None
+        if done is not False:
+            super().put(name, data)
+        if done is not None:
+            raise Unavailable("the connection broke")
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_run_whose_put_fails_once_or_whose_reply_is_lost_is_put(packs: IndexedPacks, done: bool) -> None:
+    backend = Hiccuping(packs.backend.root)
+    backend.done = done
+    name = put_run(backend, packs.keyring, Run(("aa",), entries_of([chunk_ids(1, 5)])))
+    assert run_names(packs) == {name}
+    assert len(get_run(packs.backend, packs.keyring, name).entries) == 5
 
 
 @pytest.mark.usefixtures("small_runs")
