@@ -276,7 +276,7 @@ def read_directory(backend: Backend, keyring: Keyring, name: str) -> Entries:
     size = backend.size(path)
     if not HEADER_BYTES + TAG_BYTES + _LENGTH.size <= size <= PACK_LIMIT_BYTES:
         raise PackCorrupt(f"{path}: {size} bytes cannot be a pack")
-    (length,) = _LENGTH.unpack(backend.get_range(path, size - _LENGTH.size, _LENGTH.size))
+    length = int.from_bytes(backend.get_range(path, size - _LENGTH.size, _LENGTH.size), "little")
     end = size - _LENGTH.size
     if not TAG_BYTES <= length <= end - HEADER_BYTES:
         raise PackCorrupt(f"{path}: a directory of {length} bytes cannot be in it")
