@@ -29,10 +29,10 @@ Owner = NDArray[np.int32]
 """NOBODY; a point's number; SEVERAL_VMS; or, below that, several points of one VM: -3 less the VM's number."""
 
 Rows = NDArray[np.int32]
+"""Rows of the census; a chunk that is in no pack has a number below zero."""
 
 NOBODY, SEVERAL_VMS = -1, -2
 _OF_ONE_VM = -3
-_ABSENT = -1
 _LEAVES_AT_ONCE = 256
 _ROWS_AT_ONCE = 1 << 20
 
@@ -50,14 +50,15 @@ class Ownership:
     owner: Owner = field(init=False)
     """By row of the census. Of several rows of one copy one is told of, the others stay with NOBODY."""
     kinds: NDArray[np.uint8] = field(init=False)
-    """By row, the `Kind` of what was met there; 0 for what nobody needs."""
+    """By row that somebody needs, the `Kind` of what is there."""
     repeated: dict[int, NDArray[np.intp]] = field(default_factory=dict)
     """Needed chunks of which several copies exist: the row told of while walking, and one row of each copy."""
-    missing: set[ChunkId] = field(default_factory=set)
-    """Content that is needed and in no pack."""
+    missing: set[int] = field(default_factory=set)
+    """Content that is needed and in no pack, by its number."""
     unreadable: list[str] = field(default_factory=list)
     """Disks whose maps could not be read to the end, and why: what only they need counts as needed by nobody."""
     _vms: Owner = field(init=False)
+    _absent: dict[bytes, int] = field(default_factory=dict)
     _parents: list[tuple[Rows, Rows]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ class Ownership:
         return found
 
     def _read_leaves(self, wanted: Sequence[ChunkId], known: Mapping[ChunkId, Rows]) -> dict[ChunkId, Rows]:
-        """The rows of these leaves' entries; -1 where a chunk is in no pack."""
+        """The rows of these leaves' entries."""
         decoded = self._with_lineages(wanted, known)
         fresh = {leaf: each.splices.entries if isinstance(each, Patch) else each for leaf, each in decoded.items()}
         rows = self._rows_of_ids(np.concatenate([entries.ids for entries in fresh.values()]), Kind.CONTENT)
@@ -170,18 +171,18 @@ class Ownership:
         return self._rows_of_ids(as_ids(chunks), kind)
 
     def _rows_of_ids(self, ids: NDArray[np.uint8], kind: Kind) -> Rows:
-        """For each id the lowest of its rows that count, -1 where there is none."""
+        """For each id the lowest of its rows that count; below zero where there is none."""
         at, rows = self.census.rows(ids)
         counts = self.census.pack_of(rows) >= 0
         at, rows = at[counts], rows[counts]
         first = np.full(len(ids), self.census.row_count, np.int64)
         np.minimum.at(first, at, rows)
-        found = np.where(first < self.census.row_count, first, _ABSENT).astype(np.int32)
+        found = first.astype(np.int32)
         for several in np.flatnonzero(np.bincount(at, minlength=len(ids)) > 1).tolist():
             self._note_copies(int(found[several]), rows[at == several])
-        if kind is Kind.CONTENT:
-            self.missing.update(ChunkId(ids[lost].tobytes()) for lost in np.flatnonzero(found == _ABSENT).tolist())
-        self.kinds[found[found != _ABSENT]] = kind
+        for lost in np.flatnonzero(first == self.census.row_count).tolist():
+            found[lost] = self._absent.setdefault(ids[lost].tobytes(), -1 - len(self._absent))
+        self.kinds[found[found >= 0]] = kind
         return found
 
     def _note_copies(self, row: int, rows: NDArray[np.intp]) -> None:
@@ -193,13 +194,15 @@ class Ownership:
 
     def _would_change(self, rows: Rows, number: int) -> NDArray[np.bool_]:
         """Which rows this point is not known to need. A row that is absent would always change."""
-        before = self.owner[rows]
-        changes: NDArray[np.bool_] = self._joined(before, np.int32(number)) != before
-        changes |= rows == _ABSENT
+        changes = np.ones(len(rows), np.bool_)
+        there = rows >= 0
+        before = self.owner[rows[there]]
+        changes[there] = self._joined(before, np.int32(number)) != before
         return changes
 
     def _need(self, rows: Rows, number: int) -> None:
-        rows = rows[rows != _ABSENT]
+        self.missing.update(rows[rows < 0].tolist())
+        rows = rows[rows >= 0]
         self.owner[rows] = self._joined(self.owner[rows], np.int32(number))
 
     def _joined(self, one: Owner, other: Owner | np.int32) -> Owner:
@@ -220,6 +223,8 @@ class Ownership:
         if not self._parents:
             return
         children, parents = (np.concatenate([pair[side] for pair in self._parents]) for side in (0, 1))
+        there = (children >= 0) & (parents >= 0)
+        children, parents = children[there], parents[there]
         while True:  # a parent of several patches takes one of them in a round, so it ends
             before = self.owner[parents]
             joined = self._joined(before, self.owner[children])
@@ -229,6 +234,8 @@ class Ownership:
             self.owner[parents[growing]] = joined[growing]
 
     def _spread_to_copies(self) -> None:
+        # also what is needed no more was met, in leaves that others are patches of
+        self.repeated = {row: copies for row, copies in self.repeated.items() if self.owner[row] != NOBODY}
         for row, copies in self.repeated.items():
             self.owner[copies], self.kinds[copies] = self.owner[row], self.kinds[row]
 

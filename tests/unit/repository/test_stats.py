@@ -1,5 +1,6 @@
 """The figures of `repo stats`, held against a count that is slow and plain."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from offhost.chunking.compress import Codec
 from offhost.chunking.spans import SPAN_BYTES, ChunkRef, CompressedChunk, SpanMap
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import ChunkId, DiskKey, SessionId, VmId, image_id
+from offhost.repository.collect import Collector
 from offhost.repository.growth import Growth, growth
 from offhost.repository.leaves import Patch, decode
 from offhost.repository.manifest import Manifest, PointDisk
@@ -20,7 +22,7 @@ from offhost.repository.packs import Kind
 from offhost.repository.repository import Repository
 from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
-from offhost.repository.stats import Stats, stats
+from offhost.repository.stats import Collectable, Stats, stats
 from support.repositories import Memory, back_up, make, noise, opened, point_of
 
 DISK = DiskKey("disk0")
@@ -148,6 +150,38 @@ def test_long_chains_of_patches_belong_to_all_points_that_stand_on_them(reposito
     counted = stats(repository)
     check(repository, counted)
     assert counted.storage.unneeded_bytes > 0
+
+
+def test_what_forgotten_points_held_is_not_missed_after_a_collection(repository: Repository) -> None:
+    """Leaves stand on leaves of forgotten points, whose other chunks are gone for good."""
+    numbers = list(range(40))
+    points = []
+    for day in range(12):
+        numbers[day % 3] = 100 + day
+        points.append(commit(repository, "vm", [numbers]))
+    for point in points[:-1]:
+        repository.marks.forget(point.id, "a test")
+    Collector(repository, threading.Event()).run()
+    counted = stats(repository)
+    check(repository, counted)
+    assert counted.missing_chunks == 0
+    assert counted.unreadable == ()
+    assert counted.collectable == Collectable(0, 0, 0, 0)
+
+
+def test_chunks_that_are_in_no_pack_are_counted(root: Path) -> None:
+    with opened(root) as repository:
+        commit(repository, "one", [[1, 2, 3]])
+    (lost,) = (path for path in (root / "packs").rglob("*") if path.is_file())
+    with opened(root) as repository:
+        commit(repository, "two", [[3, 1, 2]])
+    lost.unlink()
+    with opened(root) as repository:
+        counted = stats(repository)
+    assert counted.missing_chunks == 3, "of the second VM: all that it has in common with the first"
+    assert len(counted.unreadable) == 1
+    assert counted.unreadable[0].startswith("one, disk disk0: ")
+    assert counted.collectable is None
 
 
 def test_forgetting_one_point_frees_what_was_said_it_would(repository: Repository) -> None:
