@@ -14,14 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lz4.block
+import numpy as np
 import pytest
 import zstandard
 
 from faults.campaign import Tally, some
 from faults.liar import CONTENT, LEAF, LZ4, PAGE, RAW, SPAN_BYTES, ZSTD, Liar, Stored, keyframe, patch
 from faults.story import Violation, World, collected
+from offhost.backend.local import LocalBackend
 from offhost.errors import OffhostError
 from offhost.repository.repository import Repository
+from offhost.repository.runs import Run, get_run, put_run
 from offhost.repository.sealed import ObjectType
 from offhost.repository.verify import verify
 from support.repositories import Memory, back_up, content, noise, opened
@@ -263,6 +266,18 @@ def _run(liar: Liar, head: bytes, entries: bytes = b"", *, said: int | None = No
     return liar.seal_plain(ObjectType.INDEX, "index/" + "0" * 32, plain)
 
 
+def _all_runs_shifted(liar: Liar, offset: int) -> None:
+    """Every run says of every chunk another place, or another length."""
+    backend, keyring = LocalBackend(liar.world.root), liar.world.keyring
+    for item in list(backend.list("index/")):
+        run = get_run(backend, keyring, item.name)
+        entries = np.array(run.entries)
+        entries["offset"] += offset
+        entries["stored"] -= 0 if offset else 1
+        backend.delete(item.name)
+        put_run(backend, keyring, Run(run.packs, entries, run.shard))
+
+
 def _entry(pack: int, slot: int, offset: int, stored: int, plain: int = 4096) -> bytes:
     return struct.pack("<32sIIIIIBB", _ID, pack, slot, offset, stored, plain, 1, 0)
 
@@ -301,6 +316,8 @@ RUNS: dict[str, Lie] = {
     "a run that names real packs and puts their chunks elsewhere": lambda liar: _run(
         liar, _head(_packs_of(liar)), _entry(0, 0, 50, 60)
     ),
+    "runs that tell of real chunks where they do not lie": lambda liar: _all_runs_shifted(liar, 16),
+    "runs that tell of real chunks shorter than they are": lambda liar: _all_runs_shifted(liar, 0),
     "a zstd bomb of a run": lambda liar: liar.seal(
         ObjectType.INDEX, "index/" + "0" * 32, zstandard.ZstdCompressor().compress(bytes(600 << 20))
     ),
