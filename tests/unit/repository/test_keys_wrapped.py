@@ -163,7 +163,8 @@ def test_any_change_of_a_wrapper_is_refused_or_read_and_never_anything_else(
     way, wrapper_id, data = made
     with suppress(PackCorrupt):
         wrapper = parsed(wrapper_id, json.dumps(json.loads(data) | changes).encode())
-        said = {name: value for name, value in wrapper.fields.items() if (name, value) != ("tag_before", None)}
+        # one tag that is right is enough: the other says what an earlier epoch knew
+        said = {name: value for name, value in wrapper.fields.items() if name != "tag_before"}
         assert not wrapper.genuine(KEYRING) or said == json.loads(data)
         if wrapper.kind == way.kind:
             assert (wrapper.open_plain() if isinstance(way, Unencrypted) else opened(wrapper, way)) in (None, KEYRING)
