@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -20,11 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from offhost.backend.local import LocalBackend
 from offhost.backup.copy import DiskCopy, map_of, settle
 from offhost.chunking.workers import SpanWorkers
-from offhost.errors import BackendError, Conflict, OffhostError, SessionFenced
+from offhost.errors import BackendError, Conflict, NotFound, OffhostError, SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
+from offhost.repository import usage
 from offhost.repository.collect import Collector
 from offhost.repository.manifest import Manifest, PointDisk
+from offhost.repository.pinning import pin
 from offhost.repository.repository import Repository
 from offhost.repository.verify import verify
 from support.gatehouse import GatedBackend, Gatehouse, Killed
@@ -35,6 +38,8 @@ BLOCK = 64 << 10
 BLOCKS = 4
 PROCESSES = ("one", "two", "three")
 VMS = ("a", "b")
+TURNS = ("list sessions/", "put sweeps/", "put points/", "delete packs/", "nothing")
+"""What one process does when it matters most how far the others are."""
 
 recipes = st.lists(st.integers(0, 3), min_size=BLOCKS, max_size=BLOCKS).map(tuple)
 
@@ -64,8 +69,8 @@ class Clock:
 class Interleaved(RuleBasedStateMachine):
     """Processes that come and go over one repository."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(first=recipes, second=recipes)
+    def begin(self, first: tuple[int, ...], second: tuple[int, ...]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="offhost-interleaved-"))
         self.root = make(self.folder / "repository")
         self.gatehouse, self.clock = Gatehouse(), Clock()
@@ -79,9 +84,17 @@ class Interleaved(RuleBasedStateMachine):
         self.recipes: dict[str, tuple[int, ...]] = {}
         self.committed: set[str] = set()
         self.forgotten: set[str] = set()
+        self.pinned: set[str] = set()
         self.looked_at = 0
         self.failures: list[BaseException] = []
         self.stop = threading.Event()
+        self.small = pytest.MonkeyPatch()
+        # these packs have some hundred KiB: small ones are joined, too
+        self.small.setattr(usage, "PACK_LIMIT_BYTES", 2 * BLOCK)
+        self.small.setattr(usage, "SMALL_PACK_BYTES", 2 * BLOCK)
+        self._back_up(self.watcher, "a", first)
+        self._back_up(self._watcher(), "a", second)
+        self._forget(self.watcher.points.all()[0])
 
     def _watcher(self) -> Repository:
         """Somebody outside, who is never stopped."""
@@ -184,22 +197,51 @@ class Interleaved(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 5))
     def a_point_is_forgotten(self, which: int) -> None:
-        watcher = self._watcher()
-        points = watcher.points.all()
+        points = self._watcher().points.all()
         if points:
-            point = points[which % len(points)]
-            watcher.marks.forget(point.id, "by hand")
-            self.forgotten.add(point.id)
+            self._forget(points[which % len(points)])
+
+    def _forget(self, point: Manifest) -> None:
+        self.watcher.marks.forget(point.id, "by hand")
+        self.forgotten.add(point.id)
+
+    @rule(process=st.sampled_from(PROCESSES), which=st.integers(0, 5))
+    def a_point_is_pinned(self, process: str, which: int) -> None:
+        """One that was forgotten, where there is any."""
+        points = sorted(self.forgotten - self.pinned) or sorted(self.committed - self.pinned)
+        if points and len(self._living()) < 5:
+            self._start(partial(self._pin, self._repository(process), points[which % len(points)]))
+
+    def _pin(self, repository: Repository, point: str) -> None:
+        try:
+            pin(repository, point, "by hand")
+            self.pinned.add(point)
+        except (Conflict, NotFound):  # it is being collected, or gone
+            pass
 
     @rule(which=st.integers(0, 1 << 16), count=st.integers(1, 12))
     def something_takes_effect(self, which: int, count: int) -> None:
         """One call after the other of the same process, as long as it has any."""
-        waiting = self._calls()
-        process = waiting[which % len(waiting)][0] if waiting else ""
+        process = self._somebody(which)
         for _ in range(count):
-            calls = [call for call in self._calls() if call[0] == process]
-            if calls:
+            if calls := self._calls(process):
                 self.gatehouse.let_through(calls[which % len(calls)])
+
+    @rule(which=st.integers(0, 1 << 16), until=st.sampled_from(TURNS))
+    def somebody_goes_on(self, which: int, until: str) -> None:
+        """All that a process does, to its end or to a call on which much depends."""
+        process = self._somebody(which)
+        seen: set[str] = set()
+        while calls := self._calls(process):
+            self.gatehouse.let_through(calls[0])
+            waiting = {call.partition(" #")[0] for _, call in self._calls(process)}
+            if any(until in call for call in waiting) or waiting & seen & {"list sessions/"}:
+                break  # there, or waiting for somebody
+            seen |= waiting
+
+    def _somebody(self, which: int) -> str:
+        waiting = sorted({process for process, _ in self._calls()})
+        return waiting[which % len(waiting)] if waiting else ""
 
     @rule(process=st.sampled_from(PROCESSES))
     def a_process_dies(self, process: str) -> None:
@@ -210,8 +252,8 @@ class Interleaved(RuleBasedStateMachine):
     def time_passes(self) -> None:
         self.clock.seconds += 4000.0 if self.clock.seconds < 70_000 else 0.0
 
-    def _calls(self) -> list[tuple[str, str]]:
-        return self.gatehouse.calls_of()
+    def _calls(self, process: str = "") -> list[tuple[str, str]]:
+        return [call for call in self.gatehouse.calls_of() if process in ("", call[0])]
 
     def _living(self) -> list[threading.Thread]:
         return [thread for thread in self.threads if thread.is_alive()]
@@ -223,11 +265,12 @@ class Interleaved(RuleBasedStateMachine):
             return
         self.looked_at = self.gatehouse.passed
         assert not self.failures, self.failures
+        remaining = self.committed - (self.forgotten - self.pinned)
         watcher = self._watcher()
         visible = watcher.points.all()
         for point in visible:
             assert content(watcher, point) == cook(self.recipes[point.id])
-        assert self.committed - self.forgotten <= {point.id for point in visible}
+        assert remaining <= {point.id for point in visible}
 
     def teardown(self) -> None:
         if not hasattr(self, "folder"):
@@ -255,6 +298,7 @@ class Interleaved(RuleBasedStateMachine):
                 self.gatehouse.kill(process)
             for thread in self.threads:
                 thread.join(10)
+            self.small.undo()
             self.workers.close()
             shutil.rmtree(self.folder)
 
