@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -91,12 +91,15 @@ class Index:
             self._look(Standing(set(), condemned, swept, damaged))
         self.tidy()
 
-    def look_again(self) -> None:
-        """List the packs anew, with the verdicts known already: for a reader who misses one."""
-        with self._refreshing:
-            self._look(self._standing)
+    def look_again(self) -> BackendError | None:
+        """List the packs anew, with the verdicts known already, for a reader who misses a chunk.
 
-    def _look(self, verdicts: Standing) -> None:
+        Why it may be missed although it is there: a pack that cannot be reached.
+        """
+        with self._refreshing:
+            return next(iter(self._look(self._standing)), None)
+
+    def _look(self, verdicts: Standing) -> list[BackendError]:
         with self._lock:
             self._since_listing = set()
         listed = {found[1] for item in self._backend.list("packs/") if (found := _PACK.fullmatch(item.name))}
@@ -105,7 +108,7 @@ class Index:
             damaged = with_copies(verdicts.damaged, self._distrusted)
             self._judge(Standing(listed, verdicts.condemned, verdicts.swept, damaged))
             self._looked = True
-        self._learn()
+        return self._learn()
 
     def _judge(self, standing: Standing) -> None:
         """Let this be what copies count for. The caller holds `_lock`."""
@@ -131,13 +134,18 @@ class Index:
         with self._lock:
             return {pack for pack in self._standing.listed - self._covered if self._standing.exists(pack)}
 
-    def _learn(self) -> None:
-        """Take in what packs hold that are not covered yet. The caller holds `_refreshing`."""
+    def _learn(self) -> list[BackendError]:
+        """Take in what packs hold that are not covered yet; why some could not be reached.
+
+        The caller holds `_refreshing`.
+        """
+        unreached: list[BackendError] = []
         unknown = self._unknown()
         if not unknown:
-            return
+            return unreached
         coverage, read = Coverage(), set[str]()
-        parts = self._merger.gather(self._parts(unknown, coverage, read), self._standing.exists)
+        found = chain(self._runs(unknown, coverage, read), self._directories(unknown, coverage, unreached))
+        parts = self._merger.gather(found, self._standing.exists)
         whole = frozenset(coverage.whole() & unknown)
         joined = self._joined(parts, whole=whole, runs=frozenset(read)) if parts or read else []
         with self._lock:
@@ -146,17 +154,29 @@ class Index:
             self._covered |= whole
             self._named |= coverage.named()
             self._runs_read |= read
+        return unreached
 
-    def _parts(self, unknown: set[str], coverage: Coverage, read: set[str]) -> Iterator[Segment]:
+    def _runs(self, unknown: set[str], coverage: Coverage, read: set[str]) -> Iterator[Segment]:
         for name, run in self._new_runs():
             read.add(name)
             coverage.add(run.packs, run.shard)
             if wanted := [pack for pack in run.packs if pack in unknown]:
                 yield Segment.of(wanted, run.of_packs(wanted), whole=())
             del run  # one at a time in memory
+
+    def _directories(self, unknown: set[str], coverage: Coverage, unreached: list[BackendError]) -> Iterator[Segment]:
+        """What packs say themselves that no run covers."""
         for pack in sorted(unknown - coverage.whole()):
-            with suppress(IntegrityError, BackendError):
-                yield self._directory(pack)
+            try:
+                # who put a run had put its packs durably before; of a pack in no run that is not sure yet
+                self._backend.make_durable([pack_object(pack)])
+                entries = read_directory(self._backend, self._keyring, pack)
+            except (IntegrityError, BackendError) as error:
+                _log.warning("%s; the pack is left out", error)
+                if isinstance(error, BackendError) and not isinstance(error, ObjectNotFound):
+                    unreached.append(error)
+            else:
+                yield Segment.of((pack,), entries)
 
     def _new_runs(self) -> Iterator[tuple[str, Run]]:
         """The runs not read yet; listed again while some vanish, since then there is one that supersedes them."""
@@ -173,15 +193,6 @@ class Index:
                     _log.warning("%s; reading the packs' own directories instead", error)
             if not vanished:
                 break
-
-    def _directory(self, pack: str) -> Segment:
-        try:
-            # who put a run had put its packs durably before; of a pack in no run that is not sure yet
-            self._backend.make_durable([pack_object(pack)])
-            return Segment.of((pack,), read_directory(self._backend, self._keyring, pack))
-        except (IntegrityError, BackendError) as error:
-            _log.warning("%s; the pack is left out", error)
-            raise
 
     def _joined(
         self, segments: Sequence[Segment], *, whole: frozenset[str] = frozenset(), runs: frozenset[str] = frozenset()
@@ -326,7 +337,7 @@ class Index:
                 judged, standing = self._judged, self._standing
             ids = as_ids([chunk])
             rows = [(each, each.segment.find(ids)[1]) for each in judged]
-            places = dict.fromkeys(place for each, found in rows for place in each.locations(found))
+            places = dict.fromkeys(place for each, found in rows for place in each.segment.locations(found))
             return sorted((place for place in places if standing.exists(place.pack)), key=standing.of)
 
         return self._sound(found)

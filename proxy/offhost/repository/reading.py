@@ -1,8 +1,8 @@
 """Chunks back from their packs.
 
 Owns: grouping of reads by pack, so that each range is fetched once; the ciphers of packs read lately. Every chunk that
-comes out was checked twice (packs.PackCipher.open_chunk); in place of a bad copy a good one is read. Does not own: what
-the chunks are for (diskmap, points).
+comes out was checked twice (packs.PackCipher.open_chunk); in place of a bad copy a good one is read. Where a chunk is
+not what the index says, its pack's own directory decides. Does not own: what the chunks are for (diskmap, points).
 """
 
 import logging
@@ -19,7 +19,9 @@ from offhost.repository.hand import Wanted
 from offhost.repository.hands import Hand, HandLost, Hands
 from offhost.repository.index import Index
 from offhost.repository.keys import Keyring
-from offhost.repository.packs import Kind, Location, PackCipher, pack_object, read_header
+from offhost.repository.packs import Kind, Location, PackCipher, pack_object, read_directory, read_header
+from offhost.repository.rows import as_ids
+from offhost.repository.segments import Segment
 
 _log = logging.getLogger(__name__)
 
@@ -48,16 +50,13 @@ class _Fetched:
         """Each of the chunks by its position."""
         return [(self, position) for position in range(len(self.batch))]
 
-    def check_lengths(self, places: Places) -> None:
-        """Raises: PackCorrupt when a chunk is not as long as the place that is meant for it."""
-        for chunk, at in self.batch:
-            for _, length in places[chunk]:
-                if at.plain != length:
-                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {at.plain} bytes where the map says {length}")
+    def fits(self, places: Places) -> bool:
+        """Whether each chunk is said to be as long as the places that are meant for it."""
+        return all(at.plain == length for chunk, at in self.batch for _, length in places[chunk])
 
     def lay(self, hand: Hand, places: Places) -> bool:
-        """Put it on a hand's tray; whether there was anything to put, and room for it."""
-        if self.cipher is None:
+        """Put it on a hand's tray; whether there was anything to put that fits, and room for it."""
+        if self.cipher is None or not self.fits(places):
             return False
         wanted = [Wanted(chunk, at, [start for start, _ in places[chunk]]) for chunk, at in self.batch]
         return hand.lay(self.cipher, map(self.sealed, range(len(wanted))), wanted)
@@ -80,6 +79,12 @@ class PackReader:
 
         self._cipher = cipher
 
+        @lru_cache(maxsize=4)
+        def directory(pack: str) -> Segment:
+            return Segment.of((pack,), read_directory(backend, keyring, pack))
+
+        self._directory = directory
+
     def read_one(self, chunk: ChunkId, kind: Kind) -> bytes:
         """One chunk's plaintext."""
         ((_, plain),) = self.read_many([chunk], kind)
@@ -89,7 +94,7 @@ class PackReader:
         """The plaintext of distinct chunks, in the order they lie in.
 
         A copy that fails its checks is logged, and another one read in its place. Raises: IntegrityError naming pack,
-        slot and offset when a chunk has no good copy, or is of another kind.
+        slot and offset when a chunk has no good copy, or is of another kind; BackendError when that cannot be said.
         """
         for fetched in self._fetch(chunks, kind):
             yield from self._open(fetched, kind)
@@ -99,7 +104,6 @@ class PackReader:
         laid: list[_Fetched] = []
         left: list[tuple[_Fetched, int]] = []
         for fetched in self._fetch(list(places), kind):
-            fetched.check_lengths(places)
             if fetched.lay(hand, places):
                 laid.append(fetched)
             else:
@@ -113,19 +117,22 @@ class PackReader:
         for fetched, position in left:
             chunk, _ = fetched.batch[position]
             plain = self._open_one(fetched, position, kind)
-            for start, _ in places[chunk]:
-                hand.span[start : start + len(plain)] = plain
+            for start, length in places[chunk]:
+                if len(plain) != length:
+                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {len(plain)} bytes where the map says {length}")
+                hand.span[start : start + length] = plain
 
     def _find(self, chunks: Sequence[ChunkId], kind: Kind) -> list[Location]:
-        places = self._index.look_up(chunks)
+        places, unreached = self._index.look_up(chunks), None
         if None in places:  # a collector elsewhere may have moved it since the packs were listed
-            self._index.look_again()
+            unreached = self._index.look_again()
             places = self._index.look_up(chunks)
         found = []
-        for chunk, place in zip(chunks, places, strict=True):
+        for chunk, told in zip(chunks, places, strict=True):
+            if told is None:
+                raise unreached or ChunkCorrupt(f"chunk {chunk.hex()[:12]} is in no pack")
+            place = told if told.kind == kind else next(self._copies(chunk, kind, told.pack), None)
             if place is None:
-                raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} is in no pack")
-            if place.kind != kind:
                 raise ChunkCorrupt(f"chunk {chunk.hex()[:12]} is no {kind.name.lower()}")
             found.append(place)
         return found
@@ -152,33 +159,51 @@ class PackReader:
 
     def _open_one(self, fetched: "_Fetched", position: int, kind: Kind) -> bytes | memoryview:
         chunk, at = fetched.batch[position]
-        if fetched.cipher is None:  # each by itself: damage further on in the pack may leave this one whole
-            return self._another(chunk, None, self._id_keys[kind], fetched.error)
-        try:
-            return fetched.cipher.open_chunk(chunk, at, fetched.sealed(position), self._id_keys[kind])
-        except IntegrityError as error:
-            self._index.distrust(at, str(error))
-            return self._another(chunk, at, self._id_keys[kind], error)
+        error = fetched.error
+        if fetched.cipher:
+            try:
+                return fetched.cipher.open_chunk(chunk, at, fetched.sealed(position), self._id_keys[kind])
+            except IntegrityError as wrong:
+                error = wrong
+        return self._reread(chunk, kind, at.pack, error)  # by itself: damage elsewhere in what was read is not its own
 
-    def _another(self, chunk: ChunkId, bad: Location | None, id_key: bytes, error: OffhostError) -> bytes | memoryview:
-        """A chunk from any of its copies but the bad one. Raises: what was wrong with the one tried first."""
+    def _reread(self, chunk: ChunkId, kind: Kind, pack: str, error: OffhostError) -> bytes | memoryview:
+        """A chunk that could not be read in a pack, from there or from any other copy. Raises: what was wrong."""
         _log.warning("%s; looking for another copy", error)
-        tried = {bad}
-        for _ in range(2):
-            for at in self._index.copies(chunk):
+        tried: set[Location] = set()
+        for again in (False, True):
+            if again:
+                self._index.look_again()
+            for at in self._copies(chunk, kind, pack):
                 if at not in tried:
                     tried.add(at)
                     try:
                         sealed = self._backend.get_range(pack_object(at.pack), at.offset, at.stored)
-                        return self._cipher(at.pack).open_chunk(chunk, at, sealed, id_key)
+                        return self._cipher(at.pack).open_chunk(chunk, at, sealed, self._id_keys[kind])
                     except (IntegrityError, BackendError) as another:
-                        _log.warning("%s", another)
+                        if str(another) != str(error):
+                            _log.warning("%s", another)
                         if isinstance(another, IntegrityError):
                             self._index.distrust(at, str(another))
-            self._index.look_again()
         if isinstance(error, ObjectNotFound):
             raise PackCorrupt(f"{error}; it has vanished since it was listed") from error
         raise error
+
+    def _copies(self, chunk: ChunkId, kind: Kind, first: str) -> Iterator[Location]:
+        """Where a chunk lies, in one pack first, then the best first: as the packs' own directories say.
+
+        Index runs are a cache, and may be wrong; they are believed of a pack whose directory cannot be read.
+        """
+        for told in sorted(self._index.copies(chunk), key=lambda each: each.pack != first):
+            own = [told]
+            try:
+                directory = self._directory(told.pack)
+                own = directory.locations(directory.find(as_ids([chunk]))[1])
+            except (IntegrityError, BackendError) as error:
+                _log.warning("%s", error)
+            if told not in own:
+                _log.warning("%s: chunk %s is not there, though an index run says so", told.where, chunk.hex()[:12])
+            yield from (at for at in own if at.kind == kind)
 
     def id_key(self, kind: Kind) -> bytes:
         """What ids of this kind are keyed with."""

@@ -66,6 +66,6 @@ class Search:
                 places[at] = place
         for number in np.unique(self._numbers[usable & (self._numbers >= 0)]).tolist():
             own = np.flatnonzero(usable & (self._numbers == number))
-            for at, place in zip(own.tolist(), self._judged[number].locations(self._rows[own]), strict=True):
+            for at, place in zip(own.tolist(), self._judged[number].segment.locations(self._rows[own]), strict=True):
                 places[at] = place
         return places

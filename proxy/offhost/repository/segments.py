@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offhost.errors import IndexInconsistent
-from offhost.repository.packs import ENTRY, Entries
+from offhost.repository.packs import ENTRY, Entries, Location
 from offhost.repository.rows import (
     Ids,
     Keys,
@@ -150,6 +150,10 @@ class Segment:
         """Some rows whole. Raises: SegmentRotten."""
         self._check_rows(rows)
         return self.entries[rows]
+
+    def locations(self, rows: Rows) -> list[Location]:
+        """Where some rows' chunks lie. Raises: SegmentRotten."""
+        return [Location(self.packs[pack], *place) for _, pack, *place in self.rows(rows).tolist()]
 
     def starts(self, bits: int) -> Rows:
         """Where the ids begin that start with each prefix of so many bits, and the end."""

@@ -94,9 +94,3 @@ class Judged:
             places = packs.astype(np.uint64) << np.uint64(32) | self.segment.column("slot", rows).astype(np.uint64)
             ranks = np.where(np.isin(places, self.marked), np.maximum(ranks, Rank.DAMAGED), ranks).astype(np.uint8)
         return ranks
-
-    def locations(self, rows: Rows) -> list[Location]:
-        """Where some rows' chunks lie."""
-        names = self.segment.packs
-        taken = self.segment.rows(rows).tolist()
-        return [Location(names[pack], *place) for _, pack, *place in taken]
