@@ -164,8 +164,10 @@ def from_json(name: str, value: dict[str, Any]) -> Manifest:
             totals={_text(what): _whole(count) for what, count in value["totals"].items()},
             sound_under=_text(value.get("sound_under", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackCorrupt(f"{name}: not a restore point: {error!r:.200}") from error
+    except KeyError as error:
+        raise PackCorrupt(f"{name}: not a restore point: it lacks {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PackCorrupt(f"{name}: not a restore point: {error!s:.200}") from error
 
 
 def _whole(value: object) -> int:
