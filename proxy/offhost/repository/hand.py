@@ -123,7 +123,7 @@ def _opened(job: OpenJob, memory: SharedMemory) -> list[int]:
                 plain = cipher.open_chunk(chunk, at, memory.tray[start : start + at.stored], job.id_keys[at.kind])
                 for place in places:
                     memory.span[place : place + at.plain] = plain
-            except (IntegrityError, ValueError):
+            except (IntegrityError, ValueError, KeyError):  # KeyError: of a kind that there is none of
                 failed.append(position)
             position, start = position + 1, start + at.stored
     return failed
