@@ -28,8 +28,9 @@ from offhost.errors import (
 
 _TEMPORARY = "tmp"
 _RESERVE = "reserve"
-_RESERVE_BYTES = 1 << 20
-_SMALL_BYTES = 64 << 10
+_RESERVE_BYTES = 2 << 20
+_RESERVED_FOR = ("condemned/", "marks/", "points/", "sweeps/")
+"""What forgetting, collecting and ending a session put."""
 
 
 class LocalBackend:
@@ -94,12 +95,12 @@ class LocalBackend:
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         """Create an object. Nothing of it remains when this fails, not even after a failed flush.
 
-        On a full disk the reserve is given up for a small one: forgetting and collecting must stay possible.
+        On a full disk the reserve is given up for what forgets and collects: that must stay possible.
         """
         try:
             self._put(name, data)
         except NoSpace:
-            if len(data) > _SMALL_BYTES or not self._give_up_reserve():
+            if not name.startswith(_RESERVED_FOR) or not self._give_up_reserve():
                 raise
             self._put(name, data)
 

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,19 +95,29 @@ def this_process() -> dict[str, Any]:
     """What tells others on this machine whether this process still lives; what cannot be found out is left out."""
     described: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
     with suppress(OSError):
-        described["machine"] = blake3.blake3(Path("/etc/machine-id").read_bytes()).hexdigest()[:32]
-    with suppress(OSError):
         described["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         described["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+    if name := _machine_id() or described.get("boot", ""):  # without an id of its own, each boot is another machine
+        described["machine"] = blake3.blake3(name.encode()).hexdigest()[:32]
     with suppress(OSError):
         described["pid_started"] = _started("self")
     return described
 
 
+def _machine_id() -> str:
+    """The machine's id (machine-id(5)), which a container or a minimal system may lack."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def lives(process: Mapping[str, Any]) -> bool | None:
     """Whether a process described by `this_process` lives, where that is certain; None elsewhere.
 
-    A machine is known by its id and name; within one boot a process by its namespace, number and time of start.
+    A machine is known by its id and name; within one boot a process by its namespace, number and time of start. One of
+    another boot is gone unless it began since this one: then it is on a machine that was cloned from this, or the other
+    way round.
     """
     here = this_process()
     if any(field not in here or process.get(field) != here[field] for field in ("machine", "host")):
@@ -114,7 +125,7 @@ def lives(process: Mapping[str, Any]) -> bool | None:
     if "boot" not in here or not process.get("boot"):
         return None
     if process["boot"] != here["boot"]:
-        return False
+        return None if _since_boot(process) else False
     if "pid_started" not in process or process.get("pid_namespace") != here.get("pid_namespace"):
         return None
     try:
@@ -123,6 +134,15 @@ def lives(process: Mapping[str, Any]) -> bool | None:
         return False
     except (KeyError, TypeError, ValueError, OSError):
         return None
+
+
+def _since_boot(process: Mapping[str, Any]) -> bool:
+    """Whether a session began after this machine did (proc(5), stat, btime); True where nobody can tell."""
+    try:
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+        return datetime.fromisoformat(process["started"]).timestamp() >= int(booted.split()[1])
+    except (OSError, StopIteration, KeyError, TypeError, ValueError):
+        return True
 
 
 def _started(pid: str) -> int:

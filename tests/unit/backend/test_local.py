@@ -96,7 +96,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_of_the_object(tmp_path: Path) ->
     mount = tmp_path / "small"
     mount.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("this machine does not let us mount a tmpfs")
