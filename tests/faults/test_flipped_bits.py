@@ -5,7 +5,7 @@ Each object of a repository is hurt in each way at each of its fields, one at a 
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -13,7 +13,7 @@ from threading import Event
 import pytest
 
 from faults.campaign import LONG, Tally, some
-from faults.story import Violation, World, collected, first_disk, forgot
+from faults.story import Violation, World, assert_unharmed, collected, first_disk, forgot, third_disk
 from offhost.errors import OffhostError
 from offhost.ids import VmId
 from offhost.repository.repository import Repository
@@ -102,6 +102,27 @@ def test_a_hurt_object_is_read_right_or_refused(
         finally:
             shutil.rmtree(world.root)
         tally.count(f"hurt bytes in {kind}/", 1)
+
+
+def test_a_hurt_copy_of_the_index_makes_nothing_wrong(
+    template: World, fresh: Callable[[], World], tmp_path: Path, tally: Tally, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither is a chunk missed that is there, nor one taken to be there that is not: that would be a false point."""
+    caplog.set_level(logging.CRITICAL)
+    cache = tmp_path / "cache"
+    with opened(template.root, cache):
+        pass
+    (copy,) = cache.rglob("*.seg")
+    for what, data in some(list(wounds(copy.read_bytes(), []).items()), 5):
+        world = fresh()
+        place = tmp_path / what.replace(" ", "-") / copy.parent.name
+        place.mkdir(parents=True)
+        (place / copy.name).write_bytes(data)
+        with opened(world.root, place.parent) as repository:
+            read_all(world, repository, point_hurt=False)
+            world.store(repository, "web", first_disk()[:100_000] + third_disk()[0])
+        assert_unharmed(world)
+        tally.count("hurt bytes in a copy of the index", 1)
 
 
 def check(world: World, name: Path, data: bytes) -> None:
