@@ -59,7 +59,7 @@ def test_what_a_failed_flush_lost_is_written_anew(story: str, template: World, f
         world = fresh()
         recorder = recorded(world, STORIES[story], failing)
         assert_unharmed_now(world)
-        assert_no_name_was_taken_twice(recorder.effects)
+        assert_nothing_seen_was_taken_back(recorder.effects, collected=story == "collecting")
         failed = next((at for at, effect in enumerate(recorder.effects) if effect.what == "flush failed"), 0)
         later = [cut for cut in cuts(recorder.effects, template.root, 2) if cut[2] > failed]
         count = check(template, world, later[:: -(-len(later) // (8 if LONG else 2))], recorder.effects)
@@ -91,10 +91,13 @@ def test_what_another_process_has_put_and_not_flushed_is_not_relied_on(
     tally.count("power cut, the pack another's", count, count)
 
 
-def assert_no_name_was_taken_twice(effects: Sequence[Effect]) -> None:
-    """A collector that saw a point's name taken has counted on what it saw."""
-    taken = [effect.path for effect in effects if effect.what == "entry" and effect.inode > ABSENT]
+def assert_nothing_seen_was_taken_back(effects: Sequence[Effect], *, collected: bool) -> None:
+    """Whoever saw a name taken has counted on what was there: none is taken twice, and only a collector frees any."""
+    entries = [effect for effect in effects if effect.what == "entry" and not str(effect.path).startswith("tmp/")]
+    taken = [effect.path for effect in entries if effect.inode > ABSENT]
     assert len(taken) == len(set(taken))
+    freed = {effect.path for effect in entries if effect.inode == ABSENT}
+    assert collected or not freed & {path for path in taken if str(path).startswith(("packs/", "points/"))}
 
 
 def assert_unharmed_now(world: World) -> None:

@@ -32,7 +32,9 @@ class Backend(Protocol):
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
         """Create an object, whole and durable, or not at all.
 
-        Raises: ObjectExists; NoSpace, AccessDenied, Unavailable.
+        What others may have seen is never taken back: an error that is not to be tried again may leave the object,
+        whole but not sure to outlast a power cut. Raises: ObjectExists; NoSpace, AccessDenied, Unavailable;
+        BackendError.
         """
         ...
 

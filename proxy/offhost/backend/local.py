@@ -93,7 +93,7 @@ class LocalBackend:
         return True
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """Create an object. Nothing of it remains when this fails, not even after a failed flush.
+        """Create an object. Nothing of it remains when this fails, unless at the last step, its directory's flush.
 
         On a full disk the reserve is given up for what forgets and collects: that must stay possible.
         """
@@ -109,7 +109,7 @@ class LocalBackend:
         with _translated(path), self._written_beside(data) as temporary:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             os.link(temporary, path)
-            with _gone_unless_durable(path):
+            with _kept_visible(path):
                 _flush_directory(path.parent)
                 _flush_directory(path.parent.parent)  # whoever made the folder may have died before its flush
 
@@ -214,18 +214,14 @@ class LocalBackend:
 
 
 @contextmanager
-def _gone_unless_durable(path: Path) -> Iterator[None]:
-    """Take a new name back when it could not be flushed. That is no error to be tried again (Unavailable): others have
-    seen the name taken, and must not see it free and then taken anew.
+def _kept_visible(path: Path) -> Iterator[None]:
+    """A new name that could not be flushed stays: another process may have seen it already, and rely on it. Nor is that
+    an error to be tried again (Unavailable): the name is taken now, which would look like success.
     """
     try:
         yield
-    except BaseException as error:
-        with suppress(OSError):
-            path.unlink()
-        if isinstance(error, OSError):
-            raise BackendError(f"{path}: its directory could not be flushed: {error.strerror}") from error
-        raise
+    except OSError as error:
+        raise BackendError(f"{path}: is there, but its directory could not be flushed: {error.strerror}") from error
 
 
 def _flush_directory(path: Path) -> None:

@@ -143,6 +143,8 @@ class Collector:
             self._merge_runs()
             return Collected(swept=before)
         generation, resumed = found
+        if resumed:  # whoever put it may not have come so far yet, or not at all
+            repository.backend.make_durable([f"condemned/{generation}"])
         result = Collected(generation, resumed=resumed, swept=before)
         if generation not in repository.graveyard.numbers("sweeps"):
             waiting, fenced = self._await_writers()
