@@ -63,6 +63,7 @@ class Index:
         self._named: set[str] = set()
         self._distrusted: dict[Location, str] = {}
         self._runs_read: set[str] = set()
+        self._asked = False
         if cache:
             for segment in load(cache, self._merger.key):
                 self._take_in(segment)
@@ -98,6 +99,27 @@ class Index:
         """
         with self._refreshing:
             return next(iter(self._look(self._standing)), None)
+
+    def ask_packs(self) -> BackendError | None:
+        """Learn what every pack says of itself, once: the last resort of a reader who misses a chunk.
+
+        For runs that are wrong and keep something back: they are a cache, and no chunk is lost by them. Why a chunk may
+        be missed although it is there: a pack that cannot be reached.
+        """
+        unreached: list[BackendError] = []
+        with self._refreshing:
+            if self._asked:
+                return None
+            packs = {pack for pack in self._standing.listed if self._standing.exists(pack)}
+            _log.warning("a chunk is in no index run: reading the directories of %d packs", len(packs))
+            found = self._directories(packs, Coverage(), unreached)
+            parts = self._merger.gather(found, self._standing.exists)
+            joined = self._joined(parts) if parts else []
+            with self._lock:
+                for segment in joined:
+                    self._take_in(segment)
+            self._asked = not unreached
+        return next(iter(unreached), None)
 
     def _look(self, verdicts: Standing) -> list[BackendError]:
         with self._lock:

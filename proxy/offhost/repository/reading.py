@@ -127,6 +127,9 @@ class PackReader:
         if None in places:  # a collector elsewhere may have moved it since the packs were listed
             unreached = self._index.look_again()
             places = self._index.look_up(chunks)
+        if None in places:
+            unreached = self._index.ask_packs() or unreached
+            places = self._index.look_up(chunks)
         found = []
         for chunk, told in zip(chunks, places, strict=True):
             if told is None:
