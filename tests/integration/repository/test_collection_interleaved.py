@@ -25,7 +25,7 @@ from offhost.errors import BackendError, Conflict, NotFound, OffhostError, Sessi
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
 from offhost.repository import usage
-from offhost.repository.collect import Collector
+from offhost.repository.collect import PATIENCE_S, Collector
 from offhost.repository.manifest import Manifest, PointDisk
 from offhost.repository.pinning import pin
 from offhost.repository.repository import Repository
@@ -175,8 +175,8 @@ class Interleaved(RuleBasedStateMachine):
         if len(self._living()) < 5:
             self._start(partial(self._collect, self._repository(process)))
 
-    def _collect(self, repository: Repository) -> None:
-        Collector(repository, self.stop, look_again_s=0.001).run()
+    def _collect(self, repository: Repository, patience_s: float = PATIENCE_S) -> None:
+        Collector(repository, self.stop, look_again_s=0.001, patience_s=patience_s).run()
 
     @rule(process=st.sampled_from(PROCESSES), which=st.integers(0, 5))
     def a_restore_begins(self, process: str, which: int) -> None:
@@ -283,11 +283,9 @@ class Interleaved(RuleBasedStateMachine):
             for thread in self.threads:
                 thread.join(10)
             self.every_point_reads_back()
-            self.clock.seconds += 200_000
-            watcher = self._watcher()
-            self._collect(watcher)
-            self.clock.seconds += 200_000
-            self._collect(watcher)
+            for _ in range(2):  # by now whoever has not ended was killed, and time stands still for whom is waited
+                self.clock.seconds += 200_000
+                self._collect(self._watcher(), patience_s=-1)
             self.every_point_reads_back()
             report = verify(self._watcher(), data=True, progress=lambda *_: None, stop=threading.Event())
             assert not report.damage, report.damage
