@@ -66,8 +66,6 @@ def test_what_a_failed_flush_lost_is_written_anew(story: str, template: World, f
         tally.count(f"{story}: failed flush, then power cut", count + 1, count + 1)
 
 
-@pytest.mark.skipif(not LONG, reason="takes a part of the long campaign: it waits for two writers in one process")
-@pytest.mark.timeout(300)
 def test_what_another_process_has_put_and_not_flushed_is_not_relied_on(
     template: World, fresh: Fresh, tally: Tally
 ) -> None:
