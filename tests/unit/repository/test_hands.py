@@ -148,7 +148,7 @@ def three_spans(seed: int, last: bytes = b"") -> Memory:
 @pytest.mark.slow
 def test_a_backup_by_other_processes_stores_what_threads_store(repository: Repository, tmp_path: Path) -> None:
     disk = three_spans(1)
-    with opened(make(tmp_path / "alone")) as alone, SpanWorkers(1) as workers:
+    with opened(make(tmp_path / "alone", like=repository)) as alone, SpanWorkers(1) as workers:
         alone.store.hands = Hands(0)
         back_up(alone, disk, workers)
         alone_bytes = sum(item.size_bytes for item in alone.backend.list("packs/"))
