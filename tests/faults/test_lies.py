@@ -308,7 +308,7 @@ RUNS: dict[str, Lie] = {
     "a run whose shard has a thousand bits": lambda liar: _run(liar, _head(["aa" * 32], shard=[1000, 10**300])),
     "a run whose shard is infinite": lambda liar: _run(liar, _head(["aa" * 32], shard=[float("inf"), 0])),
     "a run whose shard is below zero": lambda liar: _run(liar, _head(["aa" * 32], shard=[-5, -5])),
-    "a run that names packs that are numbers": lambda liar: _run(liar, _head([1, None, []])),  # type: ignore[list-item]
+    "a run that names packs that are numbers": lambda liar: _run(liar, _head([1, None, []])),  # type: ignore[list-item] # that is the lie
     "a run that supersedes all and itself": lambda liar: _run(
         liar, _head([], supersedes=[path.name for path in (liar.world.root / "index").iterdir()] + ["0" * 32])
     ),
@@ -349,12 +349,12 @@ _PAYLOADS: dict[str, bytes] = {
 }
 
 OTHERS: dict[str, Lie] = {
-    f"{what}: {said}": lambda liar, kind=kind, name=name, plain=plain: liar.seal_plain(kind, name, plain)  # type: ignore[misc]
+    f"{what}: {said}": lambda liar, kind=kind, name=name, plain=plain: liar.seal_plain(kind, name, plain)  # type: ignore[misc] # defaults that keep the loop's values have no type to infer
     for what, (kind, name) in _OTHERS.items()
     for said, plain in _PAYLOADS.items()
 }
 OTHERS |= {
-    f"{what}: a zstd bomb": lambda liar, kind=kind, name=name: liar.seal(  # type: ignore[misc]
+    f"{what}: a zstd bomb": lambda liar, kind=kind, name=name: liar.seal(  # type: ignore[misc] # defaults that keep the loop's values have no type to infer
         kind, name, zstandard.ZstdCompressor().compress(bytes(1 << 30))
     )
     for what, (kind, name) in _OTHERS.items()

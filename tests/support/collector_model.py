@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Rules(NamedTuple):
@@ -136,9 +136,9 @@ def steps(world: World, rules: Rules, generations: int) -> Iterator[Step]:
 def _writer(world: World, number: int, rules: Rules) -> Iterator[Step]:
     writer, name = world.writers[number], f"writer {number}"
 
-    def become(at: str, barred: frozenset[str] = frozenset(), **more: object) -> World:
+    def become(at: str, barred: frozenset[str] = frozenset(), **more: Any) -> World:
         changed = (*world.writers[:number], Writer(at, barred), *world.writers[number + 1 :])
-        return world._replace(writers=changed, **more)  # type: ignore[arg-type]
+        return world._replace(writers=changed, **more)
 
     if writer.at == "idle":
         yield f"{name} opens", become("open")
@@ -206,9 +206,9 @@ def _collector(world: World, number: int, rules: Rules, generations: int) -> Ite
     yield from walk[collector.at](world, number, collector, rules, generations)
 
 
-def _become(world: World, number: int, collector: Collector, **more: object) -> World:
+def _become(world: World, number: int, collector: Collector, **more: Any) -> World:
     changed = (*world.collectors[:number], collector, *world.collectors[number + 1 :])
-    return world._replace(collectors=changed, **more)  # type: ignore[arg-type]
+    return world._replace(collectors=changed, **more)
 
 
 def _looks(world: World, number: int, collector: Collector, rules: Rules, generations: int) -> Iterator[Step]:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -15,11 +16,14 @@ from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import CollectionBlocked, Conflict, FormatTooNew, IntegrityError, SessionFenced, Stopped
 from offhost.extents import Extent, ExtentMap
-from offhost.ids import ChunkId, image_id
+from offhost.ids import ChunkId, VmId, image_id
 from offhost.repository.collect import Collected, Collector
 from offhost.repository.manifest import Manifest
+from offhost.repository.packer import WriteCheck
 from offhost.repository.repository import Repository
+from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.sealed import ObjectType, seal_json
+from offhost.repository.session import WriteSession
 from support.faulty_backend import FaultyBackend
 from support.repositories import Memory, back_up, content, noise, opened, point_of
 
@@ -216,17 +220,14 @@ def _slow_session(repository: Repository, begun: threading.Event, go_on: threadi
     real = repository.session
 
     @contextmanager
-    def slow(*args: object, **kwargs: object):  # type: ignore[no-untyped-def]
-        with real(*args, **kwargs) as opened_session:  # type: ignore[arg-type]
+    def slow(vm: VmId, check: WriteCheck = "full") -> Iterator[tuple[WriteSession, RestorePoint | None]]:
+        with real(vm, check) as opened_session:
             begun.set()
             go_on.wait()
             yield opened_session
 
-    repository.session = slow  # type: ignore[method-assign]
-    try:
+    with patch.object(repository, "session", slow):
         yield
-    finally:
-        repository.session = real  # type: ignore[method-assign]
 
 
 def test_a_writer_that_opens_while_a_list_stands_does_not_rely_on_it(

@@ -266,7 +266,7 @@ def test_a_failed_put_fails_the_session_and_nothing_refers_to_it(repository: Rep
     repository.backend.put = failing  # type: ignore[method-assign] # a store that fails
     with pytest.raises(Conflict, match="broken"):
         back_up(repository, Memory(noise(1, SMALL)), workers)
-    repository.backend.put = put  # type: ignore[method-assign]
+    repository.backend.put = put  # type: ignore[method-assign] # the real one again
     disk = Memory(noise(1, SMALL))
     assert content(repository, back_up(repository, disk, workers)) == disk.content
 

@@ -207,7 +207,7 @@ def test_a_store_that_does_not_answer_at_all_is_no_damage(
         repository.backend.get_range = gone  # type: ignore[method-assign] # a server that goes away
         with pytest.raises(Unavailable):
             verify(repository, data=True, stop=threading.Event())
-        repository.backend.get_range = get_range  # type: ignore[method-assign]
+        repository.backend.get_range = get_range  # type: ignore[method-assign] # the real one again
         assert repository.marks.damaged() == {}
 
 
