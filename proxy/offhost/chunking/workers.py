@@ -34,6 +34,7 @@ class SpanWorkers:
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or max(os.cpu_count() or 1, 2)
         self._executor = self._threads()
+        self._taking_on = threading.Lock()  # no span is handed to threads that are just being given up
         self._local = threading.local()
 
     def buffer(self) -> memoryview:
@@ -54,25 +55,27 @@ class SpanWorkers:
         running: dict[Future[None], int] = {}
         try:
             while not stop.is_set():
-                more = itertools.islice(left, 2 * self.threads - len(running))
-                running |= {pool.submit(work, span): span for span in more}
+                with self._taking_on:
+                    if pool is not self._executor:  # given up: what has not begun there never will
+                        pool = self._executor
+                        stranded = [running.pop(future) for future in list(running) if future.cancel()]
+                        left = itertools.chain(stranded, left)
+                    more = itertools.islice(left, max(2 * self.threads - len(running), 0))
+                    running |= {pool.submit(work, span): span for span in more}
                 if not running:
                     return
                 done, _ = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     del running[future]
                     future.result()
-                if pool is not self._executor:  # given up: what has not begun there never will
-                    pool = self._executor
-                    stranded = [running.pop(future) for future in list(running) if future.cancel()]
-                    left = itertools.chain(stranded, left)
             raise Stopped("the copy was stopped")
         finally:
             wait([future for future in running if not future.cancel()])
 
     def give_up_hung(self) -> None:
         """Go on with new threads: those of a read that never comes back would be missed by every other disk."""
-        hung, self._executor = self._executor, self._threads()
+        with self._taking_on:
+            hung, self._executor = self._executor, self._threads()
         hung.shutdown(wait=False)
 
     def _threads(self) -> ThreadPoolExecutor:

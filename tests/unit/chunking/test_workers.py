@@ -82,6 +82,16 @@ def test_a_read_that_hangs_takes_no_other_disk_with_it() -> None:
         assert not hung.is_alive()
 
 
+def test_threads_given_up_again_and_again_leave_no_span_out() -> None:
+    seen: list[int] = []
+    with SpanWorkers(2) as workers:
+        copying = threading.Thread(target=workers.each, args=(range(3000), seen.append, threading.Event()))
+        copying.start()
+        while copying.is_alive():
+            workers.give_up_hung()
+    assert sorted(seen) == list(range(3000))
+
+
 def test_the_spans_of_extents_are_those_they_touch() -> None:
     assert touched_spans(ExtentMap([Extent(SPAN - 1, SPAN + 1), Extent(3 * SPAN, 3 * SPAN + 1)])) == [0, 1, 3]
     assert touched_spans(ExtentMap()) == []

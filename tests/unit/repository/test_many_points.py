@@ -45,8 +45,7 @@ def test_the_last_of_many_points_is_read_with_a_bounded_number_of_reads(tmp_path
             repository.restore_point(point).disk().read_into(0, memoryview(bytearray(4096)))
             costs.append(len(reads))
     most = 2 * (MAX_DEPTH + 1 + 2)  # header and content of each leaf's pack, of the list page's and of the chunk's
-    assert max(costs) <= most
-    assert max(costs[-MAX_DEPTH:]) <= max(costs[: 2 * MAX_DEPTH]), "the end of the history must not cost more"
+    assert max(costs) <= most, "however long the history"
 
 
 def test_a_session_learns_of_older_points_once(repository: Repository, workers: SpanWorkers, reads: list[str]) -> None:
