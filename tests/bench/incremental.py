@@ -15,8 +15,8 @@ from offhost.blockio import FileReadAt
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import image_id
-from offhost.repository.credentials import Passphrase
-from offhost.repository.manifest import Manifest, PointDisk
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.repository import Repository
 
 

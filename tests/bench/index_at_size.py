@@ -25,15 +25,15 @@ import numpy as np
 from offhost.backend.local import LocalBackend
 from offhost.clock import SystemClock
 from offhost.ids import ChunkId
-from offhost.repository.consolidation import consolidate_runs
-from offhost.repository.graves import Graveyard
-from offhost.repository.index import Index
-from offhost.repository.keys import KEY_BYTES, Keyring
-from offhost.repository.marks import Marks
-from offhost.repository.packs import ENTRY, Entries, pack_object
-from offhost.repository.rows import as_ids
-from offhost.repository.runs import Run, put_run
-from offhost.repository.store import ChunkStore
+from offhost.repository.chunks.consolidation import consolidate_runs
+from offhost.repository.chunks.index import Index
+from offhost.repository.chunks.packs import ENTRY, Entries, pack_object
+from offhost.repository.chunks.rows import as_ids
+from offhost.repository.chunks.runs import Run, put_run
+from offhost.repository.chunks.store import ChunkStore
+from offhost.repository.keys.keyring import KEY_BYTES, Keyring
+from offhost.repository.objects.graves import Graveyard
+from offhost.repository.objects.marks import Marks
 
 MIB = 1 << 20
 PACK_CHUNKS = 1000

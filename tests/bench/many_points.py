@@ -16,7 +16,7 @@ from offhost.backup.copy import DiskCopy, map_of
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
-from offhost.repository.manifest import PointDisk
+from offhost.repository.points.manifest import PointDisk
 from offhost.repository.repository import Repository
 from support.repositories import Memory, chunking_of, make, noise, opened, point_of
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from offhost.chunking.pages import MAX_PAGES, MIN_PAGES, PAGE_BYTES
 from offhost.chunking.spans import SPAN_BYTES, SpanMap
 from offhost.ids import DiskKey, SessionId, image_id
-from offhost.repository.diskmap import DiskMap
-from offhost.repository.manifest import Manifest, PointDisk
-from offhost.repository.packs import DIRECTORY, ENTRY, HEADER_BYTES, PACK_LIMIT_BYTES, TAG_BYTES, Kind
+from offhost.repository.chunks.packs import DIRECTORY, ENTRY, HEADER_BYTES, PACK_LIMIT_BYTES, TAG_BYTES, Kind
+from offhost.repository.points.diskmap import DiskMap
+from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.repository import Repository
 from offhost.repository.session import WriteSession
 from support.repositories import make, opened

@@ -34,10 +34,10 @@ from offhost.chunking.pages import PageCutter
 from offhost.chunking.spans import CompressedChunk, span_buffer
 from offhost.chunking.workers import SpanWorkers, touched_spans
 from offhost.clock import SystemClock
-from offhost.repository.credentials import Passphrase
-from offhost.repository.packs import HEADER_BYTES, Kind, Location, pack_object, read_directory, read_header
+from offhost.repository.chunks.packs import HEADER_BYTES, Kind, Location, pack_object, read_directory, read_header
+from offhost.repository.keys.credentials import Passphrase
 from offhost.repository.repository import Repository, create
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from offhost.transport.copying import copy_out
 
 WRITE_STAGES = ("read", "zero scan and cut", "hash", "compress", "seal", "check")

@@ -22,14 +22,14 @@ from offhost.chunking.spans import SPAN_BYTES, Chunking, store_stream
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
-from offhost.repository import consolidation
 from offhost.repository.access import Access
-from offhost.repository.collect import Collector
-from offhost.repository.keyfile import KeyFile
-from offhost.repository.manifest import Manifest, PointDisk, PointFile
-from offhost.repository.recoverykey import RecoveryKey
+from offhost.repository.chunks import consolidation
+from offhost.repository.collection.collect import Collector
+from offhost.repository.keys.keyfile import KeyFile
+from offhost.repository.keys.recoverykey import RecoveryKey
+from offhost.repository.points.manifest import Manifest, PointDisk, PointFile
 from offhost.repository.repository import Repository
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.repositories import CHEAP, PASSPHRASE, Memory, back_up, chunking_of, make, noise, opened, point_of
 
 HERE = Path(__file__).parent

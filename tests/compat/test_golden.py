@@ -22,10 +22,10 @@ from compat.independent_reader import Repository as Reader
 from compat.test_independent_reader import check_runs
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import image_id
-from offhost.repository.credentials import Passphrase
+from offhost.repository.chunks.runs import get_head
+from offhost.repository.keys.credentials import Passphrase
 from offhost.repository.repository import Repository
-from offhost.repository.runs import get_head
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.repositories import PASSPHRASE, Memory, back_up, content, opened
 
 ARCHIVES = sorted(HERE.glob("*.tar.gz"), key=lambda path: path.name.partition(".")[0])

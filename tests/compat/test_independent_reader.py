@@ -20,11 +20,11 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
 from offhost.repository.access import Access
-from offhost.repository.collect import Collector
-from offhost.repository.credentials import Unencrypted, Unlock
-from offhost.repository.keyfile import KeyFile
-from offhost.repository.manifest import Manifest, PointDisk, PointFile
-from offhost.repository.recoverykey import RecoveryKey
+from offhost.repository.collection.collect import Collector
+from offhost.repository.keys.credentials import Unencrypted, Unlock
+from offhost.repository.keys.keyfile import KeyFile
+from offhost.repository.keys.recoverykey import RecoveryKey
+from offhost.repository.points.manifest import Manifest, PointDisk, PointFile
 from offhost.repository.repository import Repository, create
 from support.repositories import CHEAP, PASSPHRASE, Memory, chunking_of, make, noise, opened, point_of
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from faults.story import World
 from offhost.ids import image_id
-from offhost.repository.sealed import ObjectType, seal
+from offhost.repository.objects.sealed import ObjectType, seal
 
 CONTENT, LEAF, PAGE = 1, 2, 3
 RAW, LZ4, ZSTD = 0, 1, 2

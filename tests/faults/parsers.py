@@ -21,20 +21,20 @@ from offhost.chunking.spans import ChunkRef, SpanMap
 from offhost.clock import SystemClock
 from offhost.errors import ObjectNotFound
 from offhost.ids import ChunkId, VmId, image_id
-from offhost.repository.attendance import attendance
-from offhost.repository.configuration import SealedConfig
-from offhost.repository.credentials import Passphrase
-from offhost.repository.diskmap import leaves_of_page
-from offhost.repository.graves import Verdict
-from offhost.repository.keys import Keyring
-from offhost.repository.leaves import Patch, apply, decode
-from offhost.repository.manifest import from_json
-from offhost.repository.marks import Marks
-from offhost.repository.packs import HEADER_BYTES, PackCipher
-from offhost.repository.runs import get_head, get_run
-from offhost.repository.sealed import ObjectType, expand, json_object, seal, unseal
-from offhost.repository.segments import load
-from offhost.repository.wrappers import Argon2Cost, parsed, wrap
+from offhost.repository.chunks.packs import HEADER_BYTES, PackCipher
+from offhost.repository.chunks.runs import get_head, get_run
+from offhost.repository.chunks.segments import load
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.keys.keyring import Keyring
+from offhost.repository.keys.wrappers import Argon2Cost, parsed, wrap
+from offhost.repository.objects.attendance import attendance
+from offhost.repository.objects.configuration import SealedConfig
+from offhost.repository.objects.graves import Verdict
+from offhost.repository.objects.marks import Marks
+from offhost.repository.objects.sealed import ObjectType, expand, json_object, seal, unseal
+from offhost.repository.points.diskmap import leaves_of_page
+from offhost.repository.points.leaves import Patch, apply, decode
+from offhost.repository.points.manifest import from_json
 
 KEYRING = Keyring(bytes(16), bytes(32), {1: bytes(32)})
 SID = "a" * 32

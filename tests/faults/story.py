@@ -19,13 +19,13 @@ from offhost.errors import OffhostError
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import image_id
 from offhost.repository.access import Access
-from offhost.repository.collect import Collector
-from offhost.repository.consolidation import consolidate_runs
-from offhost.repository.credentials import Passphrase
-from offhost.repository.keys import Keyring
-from offhost.repository.rebuild import rebuild
+from offhost.repository.chunks.consolidation import consolidate_runs
+from offhost.repository.collection.collect import Collector
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.keys.keyring import Keyring
 from offhost.repository.repository import Repository
-from offhost.repository.verify import Reading, verify
+from offhost.repository.verification.rebuild import rebuild
+from offhost.repository.verification.verify import Reading, verify
 from support.repositories import CHEAP, PASSPHRASE, Memory, back_up, chunking_of, content, make, noise, opened
 
 DISK_BYTES = 300_000

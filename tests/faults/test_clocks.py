@@ -14,7 +14,7 @@ from offhost.backend.local import LocalBackend
 from offhost.clock import SystemClock
 from offhost.errors import OffhostError
 from offhost.ids import image_id
-from offhost.repository.collect import Collector
+from offhost.repository.collection.collect import Collector
 from offhost.repository.repository import Repository
 from support.repositories import PASSPHRASE, noise
 

@@ -19,9 +19,9 @@ from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import OffhostError
 from offhost.extents import Extent, ExtentMap
-from offhost.repository.keys import Keyring
+from offhost.repository.keys.keyring import Keyring
 from offhost.repository.repository import Repository
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.faulty_backend import HOWS, Fault, FaultyBackend, How
 from support.replicas import copy_all, replicating, replication
 from support.repositories import Memory, back_up, content, make, noise, opened

@@ -16,9 +16,9 @@ from faults.campaign import LONG, Tally, some
 from faults.story import Violation, World, assert_unharmed, collected, first_disk, forgot, third_disk
 from offhost.errors import OffhostError
 from offhost.ids import VmId
+from offhost.repository.objects.sealed import ObjectType, seal_json
 from offhost.repository.repository import Repository
-from offhost.repository.sealed import ObjectType, seal_json
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.repositories import Memory, back_up, content, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

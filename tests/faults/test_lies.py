@@ -23,10 +23,10 @@ from faults.liar import CONTENT, LEAF, LZ4, PAGE, RAW, SPAN_BYTES, ZSTD, Liar, S
 from faults.story import Violation, World, collected
 from offhost.backend.local import LocalBackend
 from offhost.errors import OffhostError
+from offhost.repository.chunks.runs import Run, get_run, put_run
+from offhost.repository.objects.sealed import ObjectType
 from offhost.repository.repository import Repository
-from offhost.repository.runs import Run, get_run, put_run
-from offhost.repository.sealed import ObjectType
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.repositories import Memory, back_up, content, noise, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

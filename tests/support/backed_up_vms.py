@@ -13,7 +13,7 @@ from offhost.blockio import ReadAt, read_bytes
 from offhost.clock import SystemClock
 from offhost.extents import ExtentMap
 from offhost.ids import RunId, random_id
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 from offhost.transport.contract import OpenDisk, Transport
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner

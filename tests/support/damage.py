@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from offhost.ids import ChunkId
-from offhost.repository.manifest import Manifest
-from offhost.repository.packs import Kind, Location
+from offhost.repository.chunks.packs import Kind, Location
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from offhost.ids import VmId
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
 
 FIRST = datetime(2026, 1, 1, 22, tzinfo=UTC)

@@ -8,10 +8,10 @@ import numpy as np
 
 from offhost.backend.local import LocalBackend
 from offhost.ids import ChunkId
-from offhost.repository.index import Index
-from offhost.repository.keys import Keyring
-from offhost.repository.packs import ENTRY, Entries, pack_object
-from offhost.repository.runs import Run, put_run
+from offhost.repository.chunks.index import Index
+from offhost.repository.chunks.packs import ENTRY, Entries, pack_object
+from offhost.repository.chunks.runs import Run, put_run
+from offhost.repository.keys.keyring import Keyring
 
 CHUNK_BYTES = 1000
 

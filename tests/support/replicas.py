@@ -10,7 +10,7 @@ from offhost.backup.replication import Replication
 from offhost.backup.report import PointCopy
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import image_id
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
 from support.repositories import opened
 

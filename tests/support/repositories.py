@@ -16,11 +16,11 @@ from offhost.chunking.spans import Chunking
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import ExtentMap
 from offhost.ids import DiskKey, VmId, image_id
-from offhost.repository.credentials import Passphrase
-from offhost.repository.manifest import Manifest, PointDisk, Predecessor
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.keys.wrappers import Argon2Cost
+from offhost.repository.points.manifest import Manifest, PointDisk, Predecessor
 from offhost.repository.repository import Repository, create
 from offhost.repository.session import WriteSession
-from offhost.repository.wrappers import Argon2Cost
 
 PASSPHRASE = Passphrase("correct horse")
 CHEAP = Argon2Cost(time=1, memory_kib=8 << 10, lanes=1)

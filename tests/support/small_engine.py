@@ -8,7 +8,7 @@ from offhost.backup.report import DiskPlan, DiskReport, Problem, VmCopies, VmPla
 from offhost.ids import DiskKey, RunId, VmId
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec, Rule
-from offhost.repository.expiry import Judgement
+from offhost.repository.lifetime.expiry import Judgement
 from offhost.vsphere.values import Vm
 
 

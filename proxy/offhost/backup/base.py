@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offhost.ids import DiskKey
-from offhost.repository.manifest import PointDisk
+from offhost.repository.points.manifest import PointDisk
 from offhost.vsphere.values import Disk
 
 

@@ -15,11 +15,11 @@ from offhost.chunking.workers import SpanWorkers, touched_spans
 from offhost.errors import IntegrityError, SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey
-from offhost.repository.diskmap import DiskMap, DiskMapWriter
-from offhost.repository.healing import wounds
-from offhost.repository.manifest import DiskMapRef
-from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.points.diskmap import DiskMap, DiskMapWriter
+from offhost.repository.points.manifest import DiskMapRef
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
+from offhost.repository.verification.healing import wounds
 
 _log = logging.getLogger(__name__)
 

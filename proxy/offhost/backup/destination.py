@@ -7,8 +7,8 @@ from offhost.chunking.compress import Compression
 from offhost.chunking.pages import PageCutter
 from offhost.chunking.spans import Chunking, store_stream
 from offhost.chunking.workers import SpanWorkers
-from offhost.repository.manifest import PointFile
-from offhost.repository.packer import WriteCheck
+from offhost.repository.chunks.packer import WriteCheck
+from offhost.repository.points.manifest import PointFile
 from offhost.repository.repository import Repository
 from offhost.repository.session import WriteSession
 

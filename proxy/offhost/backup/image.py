@@ -19,8 +19,8 @@ from offhost.diskimage.folder import open_image
 from offhost.diskimage.image import DiskImage
 from offhost.errors import GateClosed, UsageError
 from offhost.ids import DiskKey, image_id
-from offhost.repository.manifest import Manifest, PointDisk
-from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.points.manifest import Manifest, PointDisk
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 
 DiskProgress = Callable[[str, int, int], None]

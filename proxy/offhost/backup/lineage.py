@@ -11,7 +11,7 @@ from typing import Any
 
 from offhost.errors import PackCorrupt
 from offhost.ids import SessionId
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 
 _KIND = "copy"
 _GENERATIONS_LIMIT = 64

@@ -10,7 +10,7 @@ from offhost.backup.base import base_disk, full_read_reason
 from offhost.backup.report import DiskPlan, Problem, VmPlan
 from offhost.backup.vm import VmBackup
 from offhost.errors import OffhostError
-from offhost.repository.manifest import PointDisk
+from offhost.repository.points.manifest import PointDisk
 from offhost.snapshot.refusals import unreadable
 from offhost.transport.contract import described, first_willing
 from offhost.vsphere.configuration import configuration

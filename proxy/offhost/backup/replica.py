@@ -20,11 +20,11 @@ from offhost.chunking.spans import SPAN_BYTES, identify
 from offhost.chunking.workers import touched_spans
 from offhost.errors import ChunkCorrupt, IntegrityError
 from offhost.extents import Extent, ExtentMap
-from offhost.repository.changes import changed_areas
-from offhost.repository.diskmap import DiskMap
-from offhost.repository.manifest import PointDisk
+from offhost.repository.points.changes import changed_areas
+from offhost.repository.points.diskmap import DiskMap
+from offhost.repository.points.manifest import PointDisk
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 
 _log = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ from offhost.backup.seen import SeenPoints
 from offhost.clock import rfc3339
 from offhost.errors import BackendError, Conflict, IntegrityError, NotFound, OffhostError, Stopped, UsageError
 from offhost.ids import VmId
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ Does not own: which points count (repository.points).
 from dataclasses import dataclass, field
 
 from offhost.ids import SessionId, VmId
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
 
 

@@ -28,8 +28,8 @@ from offhost.errors import (
 )
 from offhost.extents import ExtentMap
 from offhost.ids import RunId
-from offhost.repository.manifest import Manifest, PointDisk
-from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.points.manifest import Manifest, PointDisk
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 from offhost.snapshot.held import HUNG_AFTER_S, HeldSnapshot, held
 from offhost.snapshot.leftovers import remove_leftovers_of

@@ -17,7 +17,7 @@ from offhost.errors import UsageError
 
 if TYPE_CHECKING:
     from offhost.backup.report import PointCopy
-    from offhost.repository.packer import WriteCheck
+    from offhost.repository.chunks.packer import WriteCheck
 
 EXIT_FAILED = 1
 

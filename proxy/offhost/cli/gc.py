@@ -12,7 +12,7 @@ from offhost.cli.output import note, say, say_json, size
 from offhost.cli.repository import interruptible, opened
 
 if TYPE_CHECKING:
-    from offhost.repository.collect import Collected, Proposal
+    from offhost.repository.collection.collect import Collected, Proposal
 
 EXIT_WAITING = 3
 
@@ -31,7 +31,7 @@ def gc(invocation: Invocation, dry_run: bool, no_wait: bool) -> int:
     running, since they may need anything; a backup that begins later is not waited for, nor disturbed. Stopped or
     killed, it goes on the next time.
     """
-    from offhost.repository.collect import Collector
+    from offhost.repository.collection.collect import Collector
 
     with interruptible() as stop, opened(invocation) as repository:
         collector = Collector(repository, stop, _Told(quiet=invocation.json), wait=not no_wait)

@@ -18,7 +18,7 @@ from offhost.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
     from offhost.repository.access import Access, WayIn
-    from offhost.repository.credentials import RecoveryKey, Secret, Unlock
+    from offhost.repository.keys.credentials import RecoveryKey, Secret, Unlock
 
 _KINDS = {"passphrase": "passphrase", "keyfile": "key file", "recovery": "recovery key", "plain": "none needed"}
 _STANDINGS = {
@@ -166,7 +166,7 @@ def rotate(
 def print_recovery_key(root: Path, unlock: Unlock, *, label: str, as_json: bool = False) -> None:
     """Add a new recovery key to a repository, and show it this once."""
     from offhost.repository.access import Access
-    from offhost.repository.credentials import RecoveryKey
+    from offhost.repository.keys.credentials import RecoveryKey
 
     key = RecoveryKey.new()
     way = Access.open(root, unlock).add(key, label=label)
@@ -192,7 +192,7 @@ def _recovered(invocation: Invocation) -> Access:
 
 def _recovery_key(options: UnlockOptions) -> RecoveryKey:
     """From its file, else from its variable, else asked for until it is typed right."""
-    from offhost.repository.credentials import RecoveryKey
+    from offhost.repository.keys.credentials import RecoveryKey
 
     if options.given not in ([], ["recovery_key_file"]):
         raise UsageError("the recovery key is what opens it here", hint="give --recovery-key-file, or nothing")
@@ -217,7 +217,7 @@ def _recovery_key(options: UnlockOptions) -> RecoveryKey:
 
 def _add(access: Access, passphrase_file: Path | None, key_file: Path | None, label: str) -> WayIn:
     """Add a passphrase, or a key file that is made here and taken back when that fails."""
-    from offhost.repository.credentials import KeyFile
+    from offhost.repository.keys.credentials import KeyFile
 
     if passphrase_file:
         return access.add(passphrase_in(passphrase_file), label=label)

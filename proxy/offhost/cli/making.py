@@ -60,13 +60,13 @@ def init(
 
 
 def _make_key_file(path: Path) -> None:
-    from offhost.repository.credentials import KeyFile
+    from offhost.repository.keys.credentials import KeyFile
 
     KeyFile.new().save(path)
 
 
 def _make(invocation: Invocation, cut_secret: bytes | None) -> Path:
-    from offhost.repository.credentials import Unencrypted
+    from offhost.repository.keys.credentials import Unencrypted
     from offhost.repository.repository import create
 
     root, unlock = located(invocation)

@@ -15,7 +15,7 @@ from offhost.errors import UsageError
 if TYPE_CHECKING:
     from offhost.errors import IntegrityError
     from offhost.ids import SessionId
-    from offhost.repository.manifest import Manifest
+    from offhost.repository.points.manifest import Manifest
     from offhost.repository.unlocked import UnlockedRepository
 
 _NOTE_LIMIT = 200
@@ -75,7 +75,7 @@ def _forgotten(
 
 def _print(found: Sequence[Manifest], marked: Mapping[SessionId, str], mark: str) -> None:
     """The table; the columns for tags and marks are there when there are any."""
-    from offhost.repository.manifest import tags_of
+    from offhost.repository.points.manifest import tags_of
 
     header = ["POINT", "VM", "TIME (UTC)", "KIND", "CONSISTENCY", "DISKS", "SIZE"]
     rows = [_row(point) for point in found]
@@ -100,8 +100,8 @@ def forget(invocation: Invocation, *, points: tuple[str, ...], last: bool, dry_r
     The last restore point of a VM is forgotten only when it is named by its full id, or with --last; one that does not
     open, only by its full id.
     """
-    from offhost.repository.pinning import forget as put
-    from offhost.repository.pinning import named
+    from offhost.repository.lifetime.pinning import forget as put
+    from offhost.repository.lifetime.pinning import named
 
     repository = unlocked(invocation)
     chosen = named(repository, points, last_too=last)
@@ -123,7 +123,7 @@ def forget(invocation: Invocation, *, points: tuple[str, ...], last: bool, dry_r
 @click.pass_obj
 def pin(invocation: Invocation, point: str, why: str) -> None:
     """Keep a restore point, whatever the retention says; also takes back one that was forgotten, until collected."""
-    from offhost.repository.pinning import pin as put
+    from offhost.repository.lifetime.pinning import pin as put
 
     if len(why) > _NOTE_LIMIT:
         raise UsageError(f"a note of {len(why)} characters", hint=f"at most {_NOTE_LIMIT}")
@@ -140,7 +140,7 @@ def pin(invocation: Invocation, point: str, why: str) -> None:
 @click.pass_obj
 def unpin(invocation: Invocation, point: str) -> None:
     """Take the pins off a restore point; from then on the retention decides on it."""
-    from offhost.repository.pinning import unpin as take_off
+    from offhost.repository.lifetime.pinning import unpin as take_off
 
     unpinned, forgotten = take_off(unlocked(invocation), point)
     if invocation.json:
@@ -152,7 +152,7 @@ def unpin(invocation: Invocation, point: str) -> None:
 
 
 def _described(point: Manifest) -> dict[str, Any]:
-    from offhost.repository.manifest import tags_of
+    from offhost.repository.points.manifest import tags_of
 
     return {
         "id": point.id,

@@ -18,7 +18,7 @@ from offhost.errors import UsageError
 
 if TYPE_CHECKING:
     from offhost.config import Repository as Described
-    from offhost.repository.credentials import Unlock
+    from offhost.repository.keys.credentials import Unlock
     from offhost.repository.repository import Repository
     from offhost.repository.unlocked import UnlockedRepository
 

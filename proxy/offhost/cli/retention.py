@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from offhost.config import Configuration
     from offhost.ids import VmId
     from offhost.jobs.spec import JobSpec
-    from offhost.repository.expiry import Judgement
-    from offhost.repository.manifest import Manifest
+    from offhost.repository.lifetime.expiry import Judgement
+    from offhost.repository.points.manifest import Manifest
     from offhost.repository.unlocked import UnlockedRepository
     from offhost.retention import RetentionPolicy
     from offhost.vsphere.roster import Roster
@@ -122,7 +122,7 @@ def apply(invocation: Invocation, /, *, dry_run: bool, **asked: Any) -> int:
     The latest point of a VM is always kept, and so is what is pinned, what no job claims, and what does not open.
     Exits with 3 when a point does not open, or when it cannot be said which VMs are deleted.
     """
-    from offhost.repository.expiry import expire
+    from offhost.repository.lifetime.expiry import expire
 
     decided, warnings = _decided(invocation, **asked)
     kept = sum(each.keep for one in decided for each in one.judged)
@@ -159,7 +159,7 @@ def _decided(
 
 
 def _by_options(invocation: Invocation, policy: RetentionPolicy, timezone: ZoneInfo) -> _Decided:
-    from offhost.repository.expiry import OnePolicy, Terms, judge
+    from offhost.repository.lifetime.expiry import OnePolicy, Terms, judge
 
     repository = unlocked(invocation)
     with _damage_known(invocation, repository) as damaged:
@@ -175,7 +175,7 @@ def _damage_known(
     if not repository.marks.damaged():
         yield lambda _: ()
         return
-    from offhost.repository.suspects import suspects
+    from offhost.repository.verification.suspects import suspects
 
     with opened(invocation) as whole:
         yield partial(suspects, whole)
@@ -185,7 +185,7 @@ def _by_jobs(invocation: Invocation) -> tuple[list[_Decided], list[str]]:
     from offhost.daemon.local import open_state
     from offhost.daemon.retention import by_job
     from offhost.daemon.specs import job_spec
-    from offhost.repository.expiry import judge
+    from offhost.repository.lifetime.expiry import judge
 
     configuration = _with_jobs(invocation)
     jobs = [job_spec(job) for job in configuration.jobs if invocation.repo in (None, job.repository)]

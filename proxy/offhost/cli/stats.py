@@ -18,8 +18,8 @@ from offhost.errors import Stopped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from offhost.repository.growth import Growth, Period
-    from offhost.repository.stats import Stats
+    from offhost.repository.statistics.growth import Growth, Period
+    from offhost.repository.statistics.stats import Stats
 
 EXIT_INCOMPLETE = 3
 
@@ -49,7 +49,7 @@ def stats(invocation: Invocation, view: str | None, period: Period | None) -> in
 
     Exits with 3 when a point or a map cannot be read, so that figures are missing something.
     """  # noqa: D301 - click is to see the character itself
-    from offhost.repository.stats import stats as count
+    from offhost.repository.statistics.stats import stats as count
 
     with interruptible() as stop, opened(invocation) as repository:
         found = count(repository, _Told(stop, quiet=invocation.json))
@@ -88,7 +88,7 @@ class _Told:
 
 
 def _grown(found: Stats, period: Period) -> list[Growth]:
-    from offhost.repository.growth import growth
+    from offhost.repository.statistics.growth import growth
 
     return growth([(point.time, point.stored_bytes) for point in found.by_point], period)
 

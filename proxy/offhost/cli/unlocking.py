@@ -17,7 +17,7 @@ import click
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
-    from offhost.repository.credentials import KeyFile, Passphrase, RecoveryKey, Unlock
+    from offhost.repository.keys.credentials import KeyFile, Passphrase, RecoveryKey, Unlock
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,7 +76,7 @@ def environment_unlocks(role: str) -> bool:
 
 def unlock_of(options: UnlockOptions, role: str | None = None) -> Unlock:
     """What opens the repository: the one way that the options name, else a variable. Raises: UsageError."""
-    from offhost.repository.credentials import Unencrypted
+    from offhost.repository.keys.credentials import Unencrypted
 
     if len(options.given) > 1:
         named = " and ".join("--" + name.replace("_", "-") for name in options.given)
@@ -93,7 +93,7 @@ def unlock_of(options: UnlockOptions, role: str | None = None) -> Unlock:
 
 
 def _from_environment(role: str | None) -> Passphrase | RecoveryKey:
-    from offhost.repository.credentials import Passphrase, RecoveryKey
+    from offhost.repository.keys.credentials import Passphrase, RecoveryKey
 
     for variables in (_variables(role), _variables(None)) if role else (_variables(None),):
         passphrase, recovery_key = (os.environ.get(name, "") for name in variables)
@@ -117,7 +117,7 @@ def _variables(role: str | None) -> tuple[str, str]:
 
 def passphrase_in(path: Path) -> Passphrase:
     """The first line of a file. Raises: UsageError."""
-    from offhost.repository.credentials import Passphrase
+    from offhost.repository.keys.credentials import Passphrase
 
     found = _content(path).partition("\n")[0]
     if not found:
@@ -127,14 +127,14 @@ def passphrase_in(path: Path) -> Passphrase:
 
 def key_in(path: Path) -> KeyFile:
     """The key of a key file. Raises: UsageError."""
-    from offhost.repository.credentials import KeyFile
+    from offhost.repository.keys.credentials import KeyFile
 
     return KeyFile.parse(_content(path), str(path))
 
 
 def recovery_key_in(path: Path) -> RecoveryKey:
     """A recovery key that was typed into a file. Raises: UsageError."""
-    from offhost.repository.credentials import RecoveryKey
+    from offhost.repository.keys.credentials import RecoveryKey
 
     return RecoveryKey.parse(_content(path))
 

@@ -17,7 +17,7 @@ from offhost.cli.repository import interruptible, opened
 from offhost.errors import UsageError
 
 if TYPE_CHECKING:
-    from offhost.repository.verify import Reading, VerifyReport
+    from offhost.repository.verification.verify import Reading, VerifyReport
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _RATE = re.compile(r"(\d+(?:\.\d+)?) *([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
@@ -72,7 +72,7 @@ def verify(
     Damage is named with the VMs, points and disks it harms, and marked, so that the next backups store anew what the
     disks still hold. Exits with 1 when anything is damaged. Stopped with Ctrl-C, --data goes on the next time.
     """
-    from offhost.repository.verify import Reading
+    from offhost.repository.verification.verify import Reading
 
     if point and (data or sample or read_rate or anew):
         raise UsageError("--point reads one restore point: give it without --data, --sample, --read-rate and --anew")
@@ -100,7 +100,7 @@ def rebuild(invocation: Invocation) -> int:
 
     For an index that is lost, damaged or wrong. Backups may run meanwhile. Exits with 1 when packs do not open.
     """
-    from offhost.repository.rebuild import rebuild as make_anew
+    from offhost.repository.verification.rebuild import rebuild as make_anew
 
     with interruptible() as stop, opened(invocation) as repository, shown(quiet=invocation.json) as progress:
         report = make_anew(repository, progress=lambda done, total: progress("packs", done, total), stop=stop)
@@ -121,7 +121,7 @@ def rebuild(invocation: Invocation) -> int:
 
 
 def _verified(invocation: Invocation, reading: Reading | None) -> VerifyReport:
-    from offhost.repository.verify import verify as check
+    from offhost.repository.verification.verify import verify as check
 
     with interruptible() as stop, opened(invocation) as repository, shown(quiet=invocation.json) as progress:
         return check(
@@ -131,7 +131,7 @@ def _verified(invocation: Invocation, reading: Reading | None) -> VerifyReport:
 
 def _verified_point(invocation: Invocation, text: str, key: str | None) -> VerifyReport:
     from offhost.chunking.workers import SpanWorkers
-    from offhost.repository.endtoend import verify_point
+    from offhost.repository.verification.endtoend import verify_point
 
     with (
         interruptible() as stop,

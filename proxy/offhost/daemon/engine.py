@@ -29,7 +29,7 @@ from offhost.ids import RunId, VmId
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.selection import selected
 from offhost.jobs.spec import JobSpec
-from offhost.repository.expiry import Judgement
+from offhost.repository.lifetime.expiry import Judgement
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
 from offhost.snapshot.leftovers import remove_leftovers

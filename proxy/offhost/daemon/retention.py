@@ -9,10 +9,10 @@ from functools import partial
 
 from offhost.ids import InstallationId, VmId
 from offhost.jobs.spec import JobSpec
-from offhost.repository.expiry import ByJob, Judgement, Terms, expire, judge, strangers
+from offhost.repository.lifetime.expiry import ByJob, Judgement, Terms, expire, judge, strangers
 from offhost.repository.repository import Repository
-from offhost.repository.suspects import suspects
 from offhost.repository.unlocked import UnlockedRepository
+from offhost.repository.verification.suspects import suspects
 
 
 def by_job(jobs: Iterable[JobSpec], repository: str, installation: InstallationId) -> ByJob:

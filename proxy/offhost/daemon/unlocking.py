@@ -1,7 +1,7 @@
 """What opens a repository, as proxy.yaml says it."""
 
 from offhost.config import Repository
-from offhost.repository.credentials import KeyFile, Passphrase, Unencrypted, Unlock
+from offhost.repository.keys.credentials import KeyFile, Passphrase, Unencrypted, Unlock
 
 
 def unlock_described(described: Repository) -> Unlock:

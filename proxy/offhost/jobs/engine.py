@@ -6,7 +6,7 @@ from typing import Protocol
 from offhost.backup.report import VmCopies, VmPlan, VmReport
 from offhost.ids import RunId, VmId
 from offhost.jobs.spec import JobSpec
-from offhost.repository.expiry import Judgement
+from offhost.repository.lifetime.expiry import Judgement
 from offhost.vsphere.values import Vm
 
 

@@ -6,7 +6,7 @@ from offhost.backup.report import Problem, VmCopies, VmReport
 from offhost.catalog import CopiesRow, DiskRow, ExpiredRow, ProblemRow, VmRow
 from offhost.clock import rfc3339
 from offhost.errors import OffhostError
-from offhost.repository.expiry import Judgement
+from offhost.repository.lifetime.expiry import Judgement
 
 
 def vm_row(report: VmReport) -> VmRow:

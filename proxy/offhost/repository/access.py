@@ -23,9 +23,11 @@ from offhost.errors import (
     PackCorrupt,
     WrongKey,
 )
-from offhost.repository.configuration import config_in_force
-from offhost.repository.credentials import Secret, Unencrypted, Unlock
-from offhost.repository.keys import EPOCHS_LIMIT, Keyring
+from offhost.repository.keys.credentials import Secret, Unencrypted, Unlock
+from offhost.repository.keys.keyring import EPOCHS_LIMIT, Keyring
+from offhost.repository.keys.wrappers import LABEL_LIMIT, WRAPPER_LIMIT_BYTES, Argon2Cost, Wrapper, parsed, wrap
+from offhost.repository.objects.configuration import config_in_force
+from offhost.repository.objects.sealed import PAYLOAD_LIMIT_BYTES
 from offhost.repository.opening import (
     Opened,
     open_keyring,
@@ -33,8 +35,6 @@ from offhost.repository.opening import (
     read_wrapper,
     wrapper_ids,
 )
-from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES
-from offhost.repository.wrappers import LABEL_LIMIT, WRAPPER_LIMIT_BYTES, Argon2Cost, Wrapper, parsed, wrap
 
 Standing: TypeAlias = Literal["good", "outdated", "unfinished", "unmarked", "unknown"]
 """A way in is good, of an epoch that is past, of one whose beginning was cut short, made by a version that did not sign

@@ -21,12 +21,12 @@ from offhost.errors import (
     PackCorrupt,
     WrongKey,
 )
-from offhost.repository.configuration import FIRST_CONFIG, RepositoryConfig, SealedConfig, config_in_force
-from offhost.repository.credentials import Passphrase, Unencrypted, Unlock
-from offhost.repository.keys import Keyring, derived
-from offhost.repository.sealed import SALT_AT
-from offhost.repository.sealed import SALT_BYTES as OBJECT_SALT_BYTES
-from offhost.repository.wrappers import SALT_BYTES, WRAPPER_LIMIT_BYTES, Argon2Cost, Stretch, Wrapper, parsed
+from offhost.repository.keys.credentials import Passphrase, Unencrypted, Unlock
+from offhost.repository.keys.keyring import Keyring, derived
+from offhost.repository.keys.wrappers import SALT_BYTES, WRAPPER_LIMIT_BYTES, Argon2Cost, Stretch, Wrapper, parsed
+from offhost.repository.objects.configuration import FIRST_CONFIG, RepositoryConfig, SealedConfig, config_in_force
+from offhost.repository.objects.sealed import SALT_AT
+from offhost.repository.objects.sealed import SALT_BYTES as OBJECT_SALT_BYTES
 
 _log = logging.getLogger(__name__)
 

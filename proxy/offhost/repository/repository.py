@@ -14,19 +14,19 @@ from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock, rfc3339
 from offhost.errors import BackendError, Conflict, ObjectExists, OffhostError
 from offhost.ids import VmId
-from offhost.repository.configuration import first_config
-from offhost.repository.credentials import Unencrypted, Unlock
-from offhost.repository.keys import KEY_BYTES, Keyring
-from offhost.repository.manifest import Manifest
+from offhost.repository.chunks.packer import WriteCheck
+from offhost.repository.chunks.reading import PackReader
+from offhost.repository.chunks.store import ChunkStore
+from offhost.repository.keys.credentials import Unencrypted, Unlock
+from offhost.repository.keys.keyring import KEY_BYTES, Keyring
+from offhost.repository.keys.wrappers import Argon2Cost, wrap
+from offhost.repository.objects.configuration import first_config
+from offhost.repository.objects.presence import Presence
 from offhost.repository.opening import open_keyring, salt_of
-from offhost.repository.packer import WriteCheck
-from offhost.repository.presence import Presence
-from offhost.repository.reading import PackReader
-from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
-from offhost.repository.store import ChunkStore
 from offhost.repository.unlocked import UnlockedRepository
-from offhost.repository.wrappers import Argon2Cost, wrap
 
 _log = logging.getLogger(__name__)
 

@@ -17,17 +17,17 @@ from offhost.chunking.spans import Chunking, ChunkRef, CompressedChunk, SpanMap,
 from offhost.clock import Clock
 from offhost.errors import IntegrityError, OffhostError, SessionFenced, Stopped
 from offhost.ids import ChunkId, VmId
-from offhost.repository.claims import Claim
-from offhost.repository.diskmap import DiskMap, DiskMapWriter
-from offhost.repository.hands import Hand, HandLost, Hands
-from offhost.repository.keys import Keyring
-from offhost.repository.manifest import Manifest, to_json
-from offhost.repository.packer import WriteCheck
-from offhost.repository.packs import Kind
-from offhost.repository.presence import Presence
-from offhost.repository.putting import put_retrying
-from offhost.repository.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
-from offhost.repository.store import ChunkStore
+from offhost.repository.chunks.claims import Claim
+from offhost.repository.chunks.hands import Hand, HandLost, Hands
+from offhost.repository.chunks.packer import WriteCheck
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.chunks.store import ChunkStore
+from offhost.repository.keys.keyring import Keyring
+from offhost.repository.objects.presence import Presence
+from offhost.repository.objects.putting import put_retrying
+from offhost.repository.objects.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
+from offhost.repository.points.diskmap import DiskMap, DiskMapWriter
+from offhost.repository.points.manifest import Manifest, to_json
 
 _STALLED_S = 60.0
 """How long no promise of another session may be kept before those left are taken over."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from offhost.backend.contract import Backend
 from offhost.backend.local import LocalBackend
 from offhost.clock import Clock, SystemClock
-from offhost.repository.configuration import config_in_force, read_config
-from offhost.repository.credentials import Unlock
-from offhost.repository.graves import Graveyard
-from offhost.repository.keys import Keyring
-from offhost.repository.marks import Marks
+from offhost.repository.keys.credentials import Unlock
+from offhost.repository.keys.keyring import Keyring
+from offhost.repository.objects.configuration import config_in_force, read_config
+from offhost.repository.objects.graves import Graveyard
+from offhost.repository.objects.marks import Marks
 from offhost.repository.opening import open_keyring
-from offhost.repository.points import Points
+from offhost.repository.points.listing import Points
 
 
 class UnlockedRepository:

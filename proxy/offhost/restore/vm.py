@@ -20,8 +20,8 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.diskimage import flat_descriptor
 from offhost.errors import Conflict, NotFound, OffhostError, RestoreFailed, Stopped, UsageError
 from offhost.ids import DiskKey
-from offhost.repository.manifest import PointDisk
-from offhost.repository.restorepoint import RestorePoint
+from offhost.repository.points.manifest import PointDisk
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.transport.datastore import Mount
 from offhost.transport.https import HttpsTransport
 from offhost.transport.targets import DatastoreTarget, HttpsTarget, RestoreTarget

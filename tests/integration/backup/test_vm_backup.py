@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from offhost.snapshot.leftovers import remove_leftovers
 from offhost.transport.datastore import DatastoreTransport
 from offhost.transport.https import HttpsTransport

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from offhost.repository.packs import Kind
-from offhost.repository.verify import VerifyReport, verify
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.verification.verify import VerifyReport, verify
 from support.backed_up_vms import BackedUpVm
 from support.damage import chunks_of, flip, place_of, rot
 

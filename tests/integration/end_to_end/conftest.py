@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from offhost.repository.credentials import Passphrase
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.keys.wrappers import Argon2Cost
 from offhost.repository.repository import create
-from offhost.repository.wrappers import Argon2Cost
 from support.site import PASSPHRASE, BackedUp, Site
 from support.vcenter import SimulatedVCenter
 

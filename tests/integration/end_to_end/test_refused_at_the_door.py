@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from offhost.repository.credentials import Passphrase
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.objects.sealed import ObjectType, get_json, seal_json
 from offhost.repository.repository import Repository
-from offhost.repository.sealed import ObjectType, get_json, seal_json
 from support.site import PASSPHRASE, Site
 
 

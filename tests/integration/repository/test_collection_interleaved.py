@@ -24,12 +24,12 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.errors import BackendError, Conflict, NotFound, OffhostError, SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
-from offhost.repository import usage
-from offhost.repository.collect import PATIENCE_S, Collector
-from offhost.repository.manifest import Manifest, PointDisk
-from offhost.repository.pinning import pin
+from offhost.repository.collection import usage
+from offhost.repository.collection.collect import PATIENCE_S, Collector
+from offhost.repository.lifetime.pinning import pin
+from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.repository import Repository
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.gatehouse import GatedBackend, Gatehouse, Killed
 from support.repositories import Memory, chunking_of, content, make, noise, opened
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from offhost.cli.main import main
-from offhost.repository.packs import Kind
+from offhost.repository.chunks.packs import Kind
 from support.damage import chunks_of, flip, place_of, rot
 from support.repositories import PASSPHRASE, make, noise, opened
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from offhost.repository.packs import Kind, read_directory
+from offhost.repository.chunks.packs import Kind, read_directory
 from offhost.repository.repository import Repository
 from support import repositories
 

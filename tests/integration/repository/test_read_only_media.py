@@ -12,7 +12,7 @@ import pytest
 
 from offhost.chunking.workers import SpanWorkers
 from offhost.cli.main import main
-from offhost.repository.packs import Kind
+from offhost.repository.chunks.packs import Kind
 from support.damage import chunks_of, place_of, rot
 from support.repositories import PASSPHRASE, Memory, back_up, make, noise, opened
 

@@ -6,7 +6,7 @@ import pytest
 
 from offhost.backup.base import full_read_reason, source_of
 from offhost.ids import ChunkId, DiskKey
-from offhost.repository.manifest import DiskMapRef, PointDisk
+from offhost.repository.points.manifest import DiskMapRef, PointDisk
 from offhost.vsphere.values import Backing, Disk
 
 LINEAGE = ("snapshot-1@2026-01-01T00:00:00Z",)

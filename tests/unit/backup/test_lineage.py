@@ -9,7 +9,7 @@ import pytest
 from offhost.backup.lineage import Relation, copied_origin
 from offhost.errors import PackCorrupt
 from offhost.ids import SessionId, VmId
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 
 HERE, THERE = "aa", "bb"
 

@@ -18,11 +18,11 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.errors import Stopped, UsageError
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import image_id
-from offhost.repository.manifest import Manifest
-from offhost.repository.packs import pack_object
+from offhost.repository.chunks.packs import pack_object
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.points.restorepoint import PointDiskReader
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import PointDiskReader
-from offhost.repository.stats import stats
+from offhost.repository.statistics.stats import stats
 from support.replicas import copy_all, nobody, replicating, replication, states, the_copy
 from support.repositories import Memory, back_up, content, make, noise, point_of
 

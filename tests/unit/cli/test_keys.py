@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from offhost.cli.main import main
-from offhost.repository.credentials import KeyFile, RecoveryKey
+from offhost.repository.keys.credentials import KeyFile, RecoveryKey
 from offhost.repository.repository import create
 
 PROGRAM = "import sys; from offhost.cli.main import main; sys.exit(main())"

@@ -26,7 +26,7 @@ def loaded(*command: str) -> set[str]:
 def test_listing_restore_points_loads_nothing_that_handles_chunks_or_waits_for_a_network(tmp_path: Path) -> None:
     repository = str(make(tmp_path / "repository"))
     modules = loaded("--repo", repository, "points", "list")
-    assert "offhost.repository.points" in modules
+    assert "offhost.repository.points.listing" in modules
     assert not modules & HEAVY
 
 

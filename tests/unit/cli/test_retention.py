@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from offhost.cli.main import main
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 from offhost.state import State
 from support.dated_points import by_job, put_point
 from support.repositories import PASSPHRASE, make, opened

@@ -86,7 +86,7 @@ def test_an_empty_repository_says_so(tmp_path: Path, run: Run) -> None:
 
 
 def test_damage_is_a_warning_and_exit_code_3(root: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offhost.repository.ownership.leaves_of_page", _damaged)
+    monkeypatch.setattr("offhost.repository.statistics.ownership.leaves_of_page", _damaged)
     code, _, errors = run(root)
     assert code == 3
     assert "warning: one, disk disk0: a list page" in errors

@@ -14,7 +14,7 @@ from offhost.events import Event, RunEnded, RunStarted, VmEnded
 from offhost.ids import RunId, SessionId, VmId
 from offhost.jobs.runner import Runner
 from offhost.jobs.spec import Rule
-from offhost.repository.expiry import Judgement
+from offhost.repository.lifetime.expiry import Judgement
 from offhost.retention import RetentionPolicy
 from offhost.state import State
 from support.small_engine import SmallEngine, job, report, vm

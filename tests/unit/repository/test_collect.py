@@ -17,12 +17,12 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.errors import CollectionBlocked, Conflict, FormatTooNew, IntegrityError, SessionFenced, Stopped
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId, VmId, image_id
-from offhost.repository.collect import Collected, Collector
-from offhost.repository.manifest import Manifest
-from offhost.repository.packer import WriteCheck
+from offhost.repository.chunks.packer import WriteCheck
+from offhost.repository.collection.collect import Collected, Collector
+from offhost.repository.objects.sealed import ObjectType, seal_json
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import RestorePoint
-from offhost.repository.sealed import ObjectType, seal_json
 from offhost.repository.session import WriteSession
 from support.faulty_backend import FaultyBackend
 from support.repositories import Memory, back_up, content, noise, opened, point_of

@@ -12,10 +12,10 @@ from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import IntegrityError, Unavailable
 from offhost.ids import image_id
-from offhost.repository.collect import Collector
-from offhost.repository.graves import Verdict
+from offhost.repository.collection.collect import Collector
+from offhost.repository.objects.graves import Verdict
+from offhost.repository.objects.sealed import ObjectType, seal_json
 from offhost.repository.repository import Repository
-from offhost.repository.sealed import ObjectType, seal_json
 from support.repositories import Memory, back_up, content, noise, opened
 
 MIB = 1 << 20

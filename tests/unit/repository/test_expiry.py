@@ -10,13 +10,13 @@ import pytest
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import BackendError, Conflict, IntegrityError, NoSpace, NotFound
 from offhost.ids import ChunkId, InstallationId, SessionId, VmId
-from offhost.repository.collect import Collector
-from offhost.repository.expiry import ByJob, Judgement, OnePolicy, Terms, expire, judge, strangers
-from offhost.repository.manifest import Manifest
-from offhost.repository.pinning import forget, named, pin, unpin
+from offhost.repository.collection.collect import Collector
+from offhost.repository.lifetime.expiry import ByJob, Judgement, OnePolicy, Terms, expire, judge, strangers
+from offhost.repository.lifetime.pinning import forget, named, pin, unpin
+from offhost.repository.objects.sealed import ObjectType, seal_json
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
-from offhost.repository.sealed import ObjectType, seal_json
-from offhost.repository.suspects import suspects
+from offhost.repository.verification.suspects import suspects
 from offhost.retention import RetentionPolicy
 from support.dated_points import FIRST, by_job, put_point
 from support.repositories import Memory, back_up, content, noise, opened

@@ -11,12 +11,12 @@ import pytest
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import ChunkCorrupt, IntegrityError
-from offhost.repository.hands import Hand, HandLost, Hands
-from offhost.repository.manifest import Manifest
-from offhost.repository.packs import pack_object
+from offhost.repository.chunks.hands import Hand, HandLost, Hands
+from offhost.repository.chunks.packs import pack_object
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.points.restorepoint import PointDiskReader
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import PointDiskReader
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.repositories import Memory, back_up, content, make, noise, opened
 
 START_WITHIN_S = 60

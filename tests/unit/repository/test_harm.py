@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import IntegrityError
 from offhost.extents import Extent, ExtentMap
-from offhost.repository.manifest import Manifest
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
-from offhost.repository.verify import verify
+from offhost.repository.verification.verify import verify
 from support.damage import flip
 from support.repositories import Memory, back_up, content, make, noise, opened
 

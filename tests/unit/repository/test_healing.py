@@ -10,10 +10,10 @@ from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey, image_id
-from offhost.repository.manifest import Manifest
-from offhost.repository.packs import Kind
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
-from offhost.repository.verify import VerifyReport, verify
+from offhost.repository.verification.verify import VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of, rot
 from support.repositories import Memory, back_up, chunking_of, content, noise, opened
 
@@ -91,7 +91,9 @@ def test_a_healthy_repository_pays_nothing(root: Path, workers: SpanWorkers, mon
     disk = sparse_disk()
     with opened(root) as repository:
         back_up(repository, disk, workers)
-        monkeypatch.setattr("offhost.repository.healing._wounds_of_span", lambda *_: pytest.fail("looked at a span"))
+        monkeypatch.setattr(
+            "offhost.repository.verification.healing._wounds_of_span", lambda *_: pytest.fail("looked at a span")
+        )
         disk.read_bytes = 0
         back_up(repository, disk, workers, areas=NOTHING_CHANGED)
         assert disk.read_bytes == 0
@@ -107,7 +109,9 @@ def test_what_was_looked_through_once_is_not_looked_through_again(
     checked(root)
     with opened(root) as repository:
         assert back_up(repository, disk, workers, areas=NOTHING_CHANGED).sound_under
-    monkeypatch.setattr("offhost.repository.healing._wounds_of_span", lambda *_: pytest.fail("looked at a span"))
+    monkeypatch.setattr(
+        "offhost.repository.verification.healing._wounds_of_span", lambda *_: pytest.fail("looked at a span")
+    )
     with opened(root) as repository:
         back_up(repository, disk, workers, areas=NOTHING_CHANGED)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offhost.ids import ChunkId
-from offhost.repository.census import Census
-from offhost.repository.packs import Location
-from offhost.repository.rows import as_ids
+from offhost.repository.chunks.census import Census
+from offhost.repository.chunks.packs import Location
+from offhost.repository.chunks.rows import as_ids
 from support.indexes import CHUNK_BYTES, IndexedPacks, chunk_ids, entries_of, packs_of, truth
 
 

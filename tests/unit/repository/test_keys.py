@@ -4,7 +4,7 @@ import pytest
 
 from offhost.errors import PackCorrupt
 from offhost.ids import VmId
-from offhost.repository.keys import Keyring
+from offhost.repository.keys.keyring import Keyring
 
 
 def test_no_secret_shows_in_a_repr() -> None:

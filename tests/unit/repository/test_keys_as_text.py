@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offhost.errors import Conflict, UsageError
-from offhost.repository.credentials import KeyFile, RecoveryKey
+from offhost.repository.keys.credentials import KeyFile, RecoveryKey
 
 recovery_keys = st.binary(min_size=20, max_size=20).map(RecoveryKey)
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -11,12 +11,12 @@ from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import Conflict, NotFound, OffhostError, PackCorrupt, WrongKey
 from offhost.repository.access import Access, WayIn
-from offhost.repository.credentials import KeyFile, Passphrase, RecoveryKey, Secret, Unencrypted
-from offhost.repository.keys import Keyring
+from offhost.repository.keys.credentials import KeyFile, Passphrase, RecoveryKey, Secret, Unencrypted
+from offhost.repository.keys.keyring import Keyring
+from offhost.repository.keys.wrappers import wrap
+from offhost.repository.objects.sealed import ObjectType, epoch_of, seal_json
 from offhost.repository.opening import open_keyring
 from offhost.repository.repository import Repository, create
-from offhost.repository.sealed import ObjectType, epoch_of, seal_json
-from offhost.repository.wrappers import wrap
 from support.faulty_backend import HOWS, Fault, FaultyBackend, How
 from support.repositories import CHEAP, PASSPHRASE, Memory, back_up, content, noise, opened
 

@@ -8,15 +8,15 @@ import pytest
 
 from offhost.backend.local import LocalBackend
 from offhost.errors import NoRepository, PackCorrupt, Unavailable, WrongKey
-from offhost.repository import wrappers
 from offhost.repository.access import Access
-from offhost.repository.configuration import read_config
-from offhost.repository.credentials import KeyFile, Passphrase, RecoveryKey, Unencrypted, Unlock
-from offhost.repository.keys import Keyring
+from offhost.repository.keys import wrappers
+from offhost.repository.keys.credentials import KeyFile, Passphrase, RecoveryKey, Unencrypted, Unlock
+from offhost.repository.keys.keyring import Keyring
+from offhost.repository.keys.wrappers import Argon2Cost, Stretch, wrap
+from offhost.repository.objects.configuration import read_config
+from offhost.repository.objects.sealed import ObjectType, get_json, seal_json
 from offhost.repository.opening import open_keyring, passphrase_salt
 from offhost.repository.repository import Repository, create
-from offhost.repository.sealed import ObjectType, get_json, seal_json
-from offhost.repository.wrappers import Argon2Cost, Stretch, wrap
 from support.faulty_backend import Fault, FaultyBackend
 from support.repositories import CHEAP, PASSPHRASE, make
 

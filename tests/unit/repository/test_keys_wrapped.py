@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offhost.errors import PackCorrupt
-from offhost.repository.credentials import KeyFile, Passphrase, RecoveryKey, Secret, Unencrypted
-from offhost.repository.keys import EPOCHS_LIMIT, Keyring
-from offhost.repository.wrappers import WRAPPER_LIMIT_BYTES, Argon2Cost, Wrapper, parsed, wrap
+from offhost.repository.keys.credentials import KeyFile, Passphrase, RecoveryKey, Secret, Unencrypted
+from offhost.repository.keys.keyring import EPOCHS_LIMIT, Keyring
+from offhost.repository.keys.wrappers import WRAPPER_LIMIT_BYTES, Argon2Cost, Wrapper, parsed, wrap
 from support.repositories import CHEAP
 
 SECRETS: list[Secret] = [Passphrase("pässword"), KeyFile(bytes(range(32))), RecoveryKey(bytes(range(20)))]

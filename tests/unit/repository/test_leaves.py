@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from offhost.chunking.spans import SPAN_BYTES, ChunkRef, SpanMap
 from offhost.errors import PackCorrupt
 from offhost.ids import ChunkId
-from offhost.repository.leaves import (
+from offhost.repository.points.leaves import (
     MAX_DEPTH,
     Patch,
     apply,

@@ -8,7 +8,7 @@ from bench.many_points import VM, build
 from offhost.backend.local import LocalBackend
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import image_id
-from offhost.repository.leaves import MAX_DEPTH
+from offhost.repository.points.leaves import MAX_DEPTH
 from offhost.repository.repository import Repository
 from support.repositories import Memory, back_up, noise, opened
 

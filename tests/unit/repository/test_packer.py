@@ -22,13 +22,13 @@ from offhost.chunking.spans import CompressedChunk
 from offhost.clock import SystemClock
 from offhost.errors import ChunkCorrupt, NoSpace, Unavailable
 from offhost.ids import ChunkId
-from offhost.repository import packer, packs
-from offhost.repository.claims import Claim
-from offhost.repository.graves import Graveyard
-from offhost.repository.keys import Keyring
-from offhost.repository.marks import Marks
-from offhost.repository.packs import Kind, OpenPack, read_directory
-from offhost.repository.store import ChunkStore
+from offhost.repository.chunks import packer, packs
+from offhost.repository.chunks.claims import Claim
+from offhost.repository.chunks.packs import Kind, OpenPack, read_directory
+from offhost.repository.chunks.store import ChunkStore
+from offhost.repository.keys.keyring import Keyring
+from offhost.repository.objects.graves import Graveyard
+from offhost.repository.objects.marks import Marks
 
 PACK_BYTES = 64 << 10
 CHUNK_BYTES = 4 << 10

@@ -28,12 +28,12 @@ from offhost.errors import (
 )
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId, image_id
-from offhost.repository.credentials import Passphrase
-from offhost.repository.packs import Kind, read_directory
+from offhost.repository.chunks.packs import Kind, read_directory
+from offhost.repository.keys.credentials import Passphrase
+from offhost.repository.objects.sealed import ObjectType, get_json, seal_json
 from offhost.repository.repository import Repository, create
-from offhost.repository.sealed import ObjectType, get_json, seal_json
-from offhost.repository.stats import stats
-from offhost.repository.verify import verify
+from offhost.repository.statistics.stats import stats
+from offhost.repository.verification.verify import verify
 from support.repositories import (
     PASSPHRASE,
     Memory,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from offhost.repository.presence import lives, this_process
+from offhost.repository.objects.presence import lives, this_process
 
 NOW = datetime.now(UTC)
 NEW_BOOT = {"boot": "11111111-2222-3333-4444-555555555555"}
@@ -20,7 +20,9 @@ def test_this_process_lives() -> None:
 
 
 def test_a_process_that_has_ended_is_gone() -> None:
-    script = "import json; from offhost.repository.presence import this_process; print(json.dumps(this_process()))"
+    script = (
+        "import json; from offhost.repository.objects.presence import this_process; print(json.dumps(this_process()))"
+    )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert lives(json.loads(said)) is False
 

@@ -11,11 +11,11 @@ from offhost.backend.local import LocalBackend
 from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import ChunkCorrupt, Unavailable
-from offhost.repository.hands import Hands
-from offhost.repository.manifest import Manifest
-from offhost.repository.packs import Kind
+from offhost.repository.chunks.hands import Hands
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.chunks.runs import Run, get_run, put_run
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
-from offhost.repository.runs import Run, get_run, put_run
 from support.damage import chunks_of, place_of, rot
 from support.faulty_backend import FaultyBackend
 from support.repositories import PASSPHRASE, Memory, back_up, content, noise, opened

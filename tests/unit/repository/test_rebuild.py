@@ -9,11 +9,11 @@ import pytest
 
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import SessionId
-from offhost.repository.manifest import Manifest
-from offhost.repository.packs import Kind
-from offhost.repository.rebuild import RebuildReport, rebuild
-from offhost.repository.runs import Run, get_run, put_run
-from offhost.repository.verify import VerifyReport, verify
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.chunks.runs import Run, get_run, put_run
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.verification.rebuild import RebuildReport, rebuild
+from offhost.repository.verification.verify import VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of
 from support.repositories import Memory, back_up, content, noise, opened
 

@@ -19,15 +19,15 @@ from offhost.chunking.spans import CompressedChunk
 from offhost.clock import SystemClock
 from offhost.errors import IndexInconsistent, ObjectNotFound, PackCorrupt, Unavailable
 from offhost.ids import ChunkId
-from offhost.repository import consolidation, runs
-from offhost.repository.consolidation import Consolidated, consolidate_runs
-from offhost.repository.graves import Graveyard, Verdict
-from offhost.repository.marks import Marks
-from offhost.repository.packs import Kind, OpenPack, pack_object
-from offhost.repository.rows import as_ids, key_column, keys_of_ids
-from offhost.repository.runs import Coverage, Run, Shard, get_head, get_run, put_run
-from offhost.repository.sealed import ObjectType, seal, seal_json
-from offhost.repository.store import ChunkStore
+from offhost.repository.chunks import consolidation, runs
+from offhost.repository.chunks.consolidation import Consolidated, consolidate_runs
+from offhost.repository.chunks.packs import Kind, OpenPack, pack_object
+from offhost.repository.chunks.rows import as_ids, key_column, keys_of_ids
+from offhost.repository.chunks.runs import Coverage, Run, Shard, get_head, get_run, put_run
+from offhost.repository.chunks.store import ChunkStore
+from offhost.repository.objects.graves import Graveyard, Verdict
+from offhost.repository.objects.marks import Marks
+from offhost.repository.objects.sealed import ObjectType, seal, seal_json
 from support.indexes import IndexedPacks, chunk_ids, entries_of, packs_of
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offhost.ids import ChunkId
-from offhost.repository import index as index_module
-from offhost.repository import segments
-from offhost.repository.rows import as_ids, one_of_each
-from offhost.repository.segments import Merger, Segment, SegmentRotten, in_order, load
-from offhost.repository.tiers import like_sized
+from offhost.repository.chunks import index as index_module
+from offhost.repository.chunks import segments
+from offhost.repository.chunks.rows import as_ids, one_of_each
+from offhost.repository.chunks.segments import Merger, Segment, SegmentRotten, in_order, load
+from offhost.repository.chunks.tiers import like_sized
 from support.indexes import IndexedPacks, chunk_ids, entries_of, packs_of
 
 KEY = b"k" * 32

@@ -14,15 +14,15 @@ from offhost.chunking.compress import Codec
 from offhost.chunking.spans import SPAN_BYTES, ChunkRef, CompressedChunk, SpanMap
 from offhost.chunking.workers import SpanWorkers
 from offhost.ids import ChunkId, DiskKey, SessionId, VmId, image_id
-from offhost.repository.collect import Collector
-from offhost.repository.growth import Growth, growth
-from offhost.repository.leaves import Patch, decode
-from offhost.repository.manifest import Manifest, PointDisk
-from offhost.repository.packs import Kind
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.collection.collect import Collector
+from offhost.repository.points.leaves import Patch, decode
+from offhost.repository.points.manifest import Manifest, PointDisk
+from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
-from offhost.repository.stats import Collectable, Stats, stats
+from offhost.repository.statistics.growth import Growth, growth
+from offhost.repository.statistics.stats import Collectable, Stats, stats
 from support.repositories import Memory, back_up, make, noise, opened, point_of
 
 DISK = DiskKey("disk0")

@@ -12,15 +12,15 @@ import pytest
 from offhost.chunking.workers import SpanWorkers
 from offhost.clock import SystemClock
 from offhost.errors import AccessDenied, IntegrityError, Stopped, Unavailable
-from offhost.repository.endtoend import verify_point
-from offhost.repository.manifest import Manifest
-from offhost.repository.pacing import Pace
-from offhost.repository.packs import Kind, pack_object
+from offhost.repository.chunks.packs import Kind, pack_object
+from offhost.repository.objects.sealed import ObjectType, seal_json
+from offhost.repository.objects.verified import Ledger, superseded
+from offhost.repository.points.manifest import Manifest
+from offhost.repository.points.restorepoint import PointDiskReader
 from offhost.repository.repository import Repository
-from offhost.repository.restorepoint import PointDiskReader
-from offhost.repository.sealed import ObjectType, seal_json
-from offhost.repository.verified import Ledger, superseded
-from offhost.repository.verify import Reading, VerifyReport, verify
+from offhost.repository.verification.endtoend import verify_point
+from offhost.repository.verification.pacing import Pace
+from offhost.repository.verification.verify import Reading, VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of, rot
 from support.repositories import Memory, back_up, noise, opened
 
@@ -175,7 +175,7 @@ def test_a_pack_that_may_not_be_read_is_damage_and_is_not_marked(root: Path, poi
 def test_a_bad_sector_costs_the_chunks_on_it_and_no_others(
     root: Path, points: list[Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offhost.repository.checking._WAIT_S", 0.0)
+    monkeypatch.setattr("offhost.repository.verification.checking._WAIT_S", 0.0)
     with opened(root) as repository:
         place = place_of(repository, chunks_of(repository, points[0], Kind.CONTENT)[1])
         get_range = repository.backend.get_range
@@ -193,7 +193,7 @@ def test_a_bad_sector_costs_the_chunks_on_it_and_no_others(
 def test_a_store_that_does_not_answer_at_all_is_no_damage(
     root: Path, points: list[Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offhost.repository.checking._WAIT_S", 0.0)
+    monkeypatch.setattr("offhost.repository.verification.checking._WAIT_S", 0.0)
     with opened(root) as repository:
         get_range, down = repository.backend.get_range, threading.Event()
 
@@ -288,7 +288,7 @@ def test_one_that_was_killed_goes_on_too(
     repository: Repository, root: Path, tmp_path: Path, clock: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies in the repository after two packs is what a kill would leave."""
-    monkeypatch.setattr("offhost.repository.verify._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("offhost.repository.verification.verify._SAVE_EVERY_S", 0.0)
     read = 0
 
     def progress(done: int, total: int) -> None:

@@ -1,0 +1,1 @@
+"""Chunks: in packs, found by the index, stored once."""

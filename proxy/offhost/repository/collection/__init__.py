@@ -1,0 +1,1 @@
+"""Collection: what no restore point needs is deleted."""

@@ -1,0 +1,1 @@
+"""The secrets of a repository, and what they are closed with."""

@@ -1,0 +1,1 @@
+"""How long restore points are kept: what expires, what somebody forgets or pins."""

@@ -1,0 +1,1 @@
+"""The small objects of a repository: sealed, put once, never changed."""

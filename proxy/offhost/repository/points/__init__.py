@@ -1,0 +1,1 @@
+"""Restore points: their manifests and the maps of their disks."""

@@ -1,0 +1,1 @@
+"""What a repository holds and how it grows, in numbers."""

@@ -1,0 +1,1 @@
+"""Verification: what is damaged, whom it harms, and how it is mended."""
