@@ -3,10 +3,9 @@
 Owns: their number, a buffer of one span for each, stopping at the first error. Does not own: what is done to a span.
 """
 
-import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from offhost.chunking.spans import SPAN_BYTES, span_buffer
@@ -27,14 +26,17 @@ def touched_spans(extents: ExtentMap) -> list[int]:
 class SpanWorkers:
     """The threads that copy spans, for all disks of the process, each with a buffer of one span.
 
-    More threads than processors gain nothing: reading, hashing and compressing release the interpreter's lock, and
-    what is left is bound by it.
+    Every disk is worked on by the thread of its own that calls `each`, so that none waits for another whose source is
+    slow; the shared threads help whoever has spans to give away, in the order in which they came. More threads than
+    processors gain nothing: reading, hashing and compressing release the interpreter's lock, and what is left is
+    bound by it.
     """
 
     def __init__(self, threads: int | None = None) -> None:
+        """`threads`: how many work on a disk that is alone, its own among them."""
         self.threads = threads or max(os.cpu_count() or 1, 2)
         self._executor = self._threads()
-        self._taking_on = threading.Lock()  # no span is handed to threads that are just being given up
+        self._giving = threading.Lock()  # no span is given to threads that are just being given up
         self._local = threading.local()
 
     def buffer(self) -> memoryview:
@@ -44,42 +46,43 @@ class SpanWorkers:
         buffer: memoryview = self._local.buffer
         return buffer
 
-    def each(self, spans: Sequence[int], work: Callable[[int], None], stop: threading.Event) -> None:
+    def each(self, spans: Iterable[int], work: Callable[[int], None], stop: threading.Event) -> None:
         """Do `work` for every span; the first error ends it. Returns when no thread is at it any more.
 
-        Few spans are queued at a time, so that disks copied at once share the threads whatever their sizes.
-        Raises: what `work` raised; Stopped once `stop` is set.
+        `spans` may take its time to yield the next: only the calling thread waits for it.
+        Raises: what `work` or `spans` raised; Stopped once `stop` is set.
         """
-        left: Iterator[int] = iter(spans)
-        pool = self._executor
-        running: dict[Future[None], int] = {}
+        left = iter(spans)
+        given: dict[Future[None], int] = {}
         try:
             while not stop.is_set():
-                with self._taking_on:
-                    if pool is not self._executor:  # given up: what has not begun there never will
-                        pool = self._executor
-                        stranded = [running.pop(future) for future in list(running) if future.cancel()]
-                        left = itertools.chain(stranded, left)
-                    more = itertools.islice(left, max(2 * self.threads - len(running), 0))
-                    running |= {pool.submit(work, span): span for span in more}
-                if not running:
+                span = next(left, None)
+                if span is None:
+                    span = _taken_back(given)
+                elif len(given) < 2 * (self.threads - 1):
+                    self._give(span, work, given)
+                    continue
+                if span is not None:
+                    work(span)
+                elif not given:
                     return
-                done, _ = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    del running[future]
-                    future.result()
+                _ended(given, wait_s=0 if span is not None else _LOOK_AGAIN_S)
             raise Stopped("the copy was stopped")
         finally:
-            wait([future for future in running if not future.cancel()])
+            wait([future for future in given if not future.cancel()])
+
+    def _give(self, span: int, work: Callable[[int], None], given: dict[Future[None], int]) -> None:
+        with self._giving:
+            given[self._executor.submit(work, span)] = span
 
     def give_up_hung(self) -> None:
         """Go on with new threads: those of a read that never comes back would be missed by every other disk."""
-        with self._taking_on:
+        with self._giving:
             hung, self._executor = self._executor, self._threads()
         hung.shutdown(wait=False)
 
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads, thread_name_prefix="span")
+        return ThreadPoolExecutor(max(self.threads - 1, 1), thread_name_prefix="span")
 
     def close(self) -> None:
         """End the threads."""
@@ -90,3 +93,16 @@ class SpanWorkers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _taken_back(given: dict[Future[None], int]) -> int | None:
+    """A span that no helper has begun; at the end nobody waits for helpers that are busy with another disk, or hang."""
+    return next((given.pop(future) for future in list(given) if future.cancel()), None)
+
+
+def _ended(given: dict[Future[None], int], wait_s: float) -> None:
+    """Take out what has ended, waiting for the first; raises what it raised."""
+    ended, _ = wait(given, timeout=wait_s, return_when=FIRST_COMPLETED)
+    for future in ended:
+        del given[future]
+        future.result()

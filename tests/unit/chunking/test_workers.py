@@ -68,10 +68,10 @@ def test_a_read_that_hangs_takes_no_other_disk_with_it() -> None:
         comes_back.wait(30)
 
     with SpanWorkers(2) as workers:
-        hung = threading.Thread(target=workers.each, args=(range(2), hang, threading.Event()))
+        hung = threading.Thread(target=workers.each, args=(range(3), hang, threading.Event()))
         hung.start()
         for _ in range(2):
-            hangs.acquire(timeout=10)
+            assert hangs.acquire(timeout=10)
         other = threading.Thread(target=workers.each, args=(range(20), seen.append, threading.Event()))
         other.start()
         workers.give_up_hung()
@@ -90,6 +90,28 @@ def test_threads_given_up_again_and_again_leave_no_span_out() -> None:
         while copying.is_alive():
             workers.give_up_hung()
     assert sorted(seen) == list(range(3000))
+
+
+def test_a_disk_with_a_slow_source_keeps_no_other_waiting() -> None:
+    slow_ended = threading.Event()
+    slow_begun = threading.Semaphore(0)
+
+    def slowly(_: int) -> None:
+        slow_begun.release()
+        slow_ended.wait(30)
+
+    with SpanWorkers(2) as workers:
+        disks = [threading.Thread(target=workers.each, args=(range(5), slowly, threading.Event())) for _ in range(3)]
+        for disk in disks:
+            disk.start()
+        for _ in range(4):  # the three disks' own threads, and the one that helps
+            assert slow_begun.acquire(timeout=10)
+        seen: list[int] = []
+        workers.each(range(20), seen.append, threading.Event())
+        assert sorted(seen) == list(range(20))
+        slow_ended.set()
+        for disk in disks:
+            disk.join(10)
 
 
 def test_the_spans_of_extents_are_those_they_touch() -> None:
