@@ -19,7 +19,6 @@ from offhost.repository.points.manifest import Manifest
 from offhost.repository.points.restorepoint import PointDiskReader
 from offhost.repository.repository import Repository
 from offhost.repository.verification.endtoend import verify_point
-from offhost.repository.verification.pacing import Pace
 from offhost.repository.verification.verify import Reading, VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of, rot
 from support.repositories import Memory, back_up, noise, opened
@@ -352,45 +351,6 @@ def test_a_record_that_does_not_open_costs_reading_again_only(repository: Reposi
     report = verify(repository, data=True, stop=threading.Event())
     assert report.read_packs == 4
     assert all("marks/verified" in damage.what for damage in report.damage)
-
-
-# ------------------------------------------------------------------------------------------- pace
-
-
-class Ticking:
-    """Time that passes only while somebody waits for it."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.time)
-
-    def monotonic(self) -> float:
-        return self.time
-
-
-def test_no_more_is_read_than_the_rate_allows() -> None:
-    clock, stop = Ticking(), threading.Event()
-
-    def waited(timeout: float | None = None) -> bool:
-        clock.time += timeout or 0.0
-        return False
-
-    stop.wait = waited  # type: ignore[method-assign] # time passes at once
-    pace = Pace(1000.0, clock, stop)
-    for _ in range(11):
-        pace.take(500)
-    assert clock.time == pytest.approx(5.0)
-
-
-def test_nothing_is_waited_for_without_a_rate_or_once_stopped() -> None:
-    clock, stop = Ticking(), threading.Event()
-    Pace(None, clock, stop).take(1 << 60)
-    stop.set()
-    pace = Pace(1.0, clock, stop)
-    pace.take(100)
-    pace.take(100)
 
 
 # ------------------------------------------------------------------------------------------- a restore point

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from offhost.errors import BackendError, ObjectNotFound
 from offhost.ids import ChunkId
+from offhost.pacing import Pace
 from offhost.repository.chunks.packs import Location, pack_object
 from offhost.repository.objects.marks import Slots
 from offhost.repository.objects.verified import Ledger
@@ -23,7 +24,6 @@ from offhost.repository.verification.checking import PackCheck, PackChecker, Pac
 from offhost.repository.verification.damage import NAMED_HARMS, Damage
 from offhost.repository.verification.harm import Harm, HarmWalk
 from offhost.repository.verification.inspection import inspect
-from offhost.repository.verification.pacing import Pace
 
 _log = logging.getLogger(__name__)
 
@@ -106,12 +106,12 @@ class _Verification:
         self._vanished: list[str] = []
         self._index_knows = False
         self._agreement = Agreement()
-        pace = Pace(reading.bytes_per_s if reading else None, repository.clock, stop)
+        pace = Pace(reading.bytes_per_s if reading else None, repository.clock)
         self._checker = PackChecker(
             repository.backend,
             repository.keyring,
             stop,
-            before_read=pace.take,
+            before_read=lambda count: pace.take(count, stop),
             on_directory=self._agreement.learn,
             hands=repository.store.hands,
         )
