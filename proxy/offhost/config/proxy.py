@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from offhost.config.section import AbsolutePath, Fraction, Name, SecretReference, Section, Text, wrong
+from offhost.config.section import AbsolutePath, Fraction, Name, Rate, SecretReference, Section, Text, wrong
 
 
 def _loopback(address: str) -> str:
@@ -103,9 +103,8 @@ class Repository(Section):
 class Limits(Section):
     """What this proxy does at once, over all jobs."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"read_rate"})
-
     vms: int = Field(default=8, ge=1, le=256, description="VMs backed up at once")
+    read_rate: Rate | None = Field(default=None, description="how fast all jobs read in all, such as 400MiB/s")
     min_free: Fraction = Field(
         default=0.1, description="no snapshot on a datastore with less free space than this, such as 10%"
     )

@@ -61,6 +61,20 @@ def _minutes(value: Any) -> Any:
     return int(found[1]) * (60 if found[2] == "h" else 1)
 
 
+def _rate(value: Any) -> Any:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?) ?(KiB|MiB|GiB)/s", value) if isinstance(value, str) else None
+    if found is None or float(found[1]) == 0:
+        raise wrong("not a rate", "write it as 200MiB/s")
+    return float(found[1]) * {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[found[2]]
+
+
+def _milliseconds(value: Any) -> Any:
+    found = re.fullmatch(r"(\d{1,5}) ?ms", value) if isinstance(value, str) else None
+    if found is None or int(found[1]) == 0:
+        raise wrong("not a latency", "write it as 30ms")
+    return int(found[1])
+
+
 def _age(value: Any) -> Any:
     try:
         return parse_age(value if isinstance(value, str) else "")
@@ -85,5 +99,8 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Fraction = Annotated[float, BeforeValidator(_percent)]
 Minutes = Annotated[int, BeforeValidator(_minutes)]
+Rate = Annotated[float, BeforeValidator(_rate)]
+"""Bytes a second."""
+Milliseconds = Annotated[int, BeforeValidator(_milliseconds)]
 Age = Annotated[timedelta, BeforeValidator(_age)]
 SecretReference = Annotated[Secret, BeforeValidator(_secret)]

@@ -23,9 +23,9 @@ from offhost.jobs.engine import VmEngine
 from offhost.jobs.record import expired_row, problem_of, problem_row, vm_row
 from offhost.jobs.slots import SlotKey, Slots
 from offhost.jobs.spec import JobSpec, Trigger
+from offhost.jobs.subject import Subject
 from offhost.retention import RetentionPolicy
 from offhost.state import State
-from offhost.vsphere.values import Vm
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Runner:
         expired += map(expired_row, forgotten)
         return ()
 
-    async def _recorded(self, run: BegunRun, vm: Vm) -> VmReport:
+    async def _recorded(self, run: BegunRun, vm: Subject) -> VmReport:
         """Back up a VM and write down what became of it, also when it is cancelled. Raises nothing else."""
         started = self._now()
         told: list[VmReport] = []
@@ -145,7 +145,7 @@ class Runner:
         await shielded(self._record(run, report))
         return report
 
-    async def _back_up(self, run: BegunRun, vm: Vm, on_cancelled: Callable[[VmReport], None]) -> VmReport:
+    async def _back_up(self, run: BegunRun, vm: Subject, on_cancelled: Callable[[VmReport], None]) -> VmReport:
         async with self.slots.held(self._limits(run.job, vm)):
             with self.state.claim_vm(vm.id, run.id):
                 report = await self.engine.back_up(run.job, vm, run.id, on_cancelled=on_cancelled)
@@ -153,12 +153,14 @@ class Runner:
             return report
         return await Copying(self.engine, self.slots, self.clock).copied(run.job, report, run.id, on_cancelled)
 
-    def _limits(self, job: JobSpec, vm: Vm) -> Mapping[SlotKey, int]:
+    def _limits(self, job: JobSpec, vm: Subject) -> Mapping[SlotKey, int]:
         limits: dict[SlotKey, int] = {("proxy",): self.vms}
         if job.vms is not None:
             limits["job", job.name] = job.vms
         for datastore in vm.datastores:
             limits["datastore", job.vcenter, datastore] = job.vms_per_datastore or self.vms
+        if vm.host:
+            limits["host", job.vcenter, vm.host] = job.vms_per_host or self.vms
         return limits
 
     async def _record(self, run: BegunRun, report: VmReport) -> None:
@@ -195,7 +197,7 @@ class Runner:
             self.events.publish(RunEnded(run.id, run.job.name, self.clock.now(), outcome.state))
         return await in_thread(self.catalog.run, run.id)
 
-    def _failed(self, vm: Vm, started: str, problem: Problem) -> VmReport:
+    def _failed(self, vm: Subject, started: str, problem: Problem) -> VmReport:
         return VmReport(
             vm=vm.name,
             vm_id=vm.id,

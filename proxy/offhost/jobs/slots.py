@@ -1,4 +1,4 @@
-"""How much goes on at once: slots of the proxy, of a job, of a datastore.
+"""How much goes on at once: slots of the proxy, of a job, of a datastore, of a host.
 
 Owns: waiting for all the slots a piece of work needs, and giving them back. Does not own: which slots those are.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 SlotKey: TypeAlias = tuple[str, ...]
-"""What is limited: `("proxy",)`, `("job", NAME)`, `("datastore", VCENTER, NAME)`."""
+"""What is limited: `("proxy",)`, `("job", NAME)`, `("datastore", VCENTER, NAME)`, `("host", VCENTER, NAME)`."""
 
 
 @dataclass(slots=True, eq=False)
