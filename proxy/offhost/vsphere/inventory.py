@@ -1,23 +1,24 @@
 """Which VMs and datastores there are, and which of them a name means.
 
-Owns: listing that stays cheap at thousands of VMs (no devices), inventory paths, the choice by name.
+Owns: listing that stays cheap at thousands of VMs (no devices), the places VMs lie in, the choice by name.
 Does not own: devices and disks (`configuration`).
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 from urllib.parse import unquote
 
 from pyVmomi import vim
 
 from offhost.errors import NotFound, VmGone, VSphereError
 from offhost.ids import vm_id
-from offhost.vsphere.properties import Row, all_of, moref, properties
+from offhost.vsphere.marker import made_for
+from offhost.vsphere.properties import SELF, Row, all_of, moref, properties
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
-from offhost.vsphere.values import Datastore, PowerState, Vm
+from offhost.vsphere.values import Connection, Datastore, PowerState, Stray, Vm
 
 _POWER: dict[str, PowerState] = {"poweredOn": "on", "poweredOff": "off", "suspended": "suspended"}
 _STATE_PATHS = (
@@ -27,8 +28,18 @@ _STATE_PATHS = (
     "config.changeTrackingEnabled",
     "runtime.powerState",
     "runtime.consolidationNeeded",
+    "runtime.connectionState",
 )
-_VM_PATHS = (*_STATE_PATHS, "parent", "parentVApp", "datastore", "runtime.host")
+_VM_PATHS = (
+    *_STATE_PATHS,
+    "parent",
+    "parentVApp",
+    "resourcePool",
+    "datastore",
+    "runtime.host",
+    "customValue",
+    "config.annotation",
+)
 _DATASTORE_PATHS = (
     "summary.name",
     "summary.url",
@@ -55,27 +66,46 @@ def power_state(state: object) -> PowerState:
     return _POWER[str(state)]
 
 
-async def vms(vsphere: VSphere) -> list[Vm]:
-    """Every VM and template, ordered by folder and name.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Every VM and template that the account may see, ordered by folder and name."""
 
-    A VM without a configuration (orphaned, inaccessible, just being created) has no identity and is left out.
-    """
-    rows = await vsphere.read(
-        lambda live: all_of(
-            live,
-            {
-                vim.VirtualMachine: _VM_PATHS,
-                vim.Folder: ["name", "parent"],
-                vim.Datacenter: ["name", "parent"],
-                vim.VirtualApp: ["name", "parentFolder"],
-                vim.HostSystem: ["name"],
-                vim.Datastore: ["name"],
-            },
-        ),
-        "listing the inventory",
-    )
-    found = [_vm(ref, row, rows, vsphere) for ref, row in rows.items() if "config.instanceUuid" in row]
-    return _with_twins(sorted(found, key=lambda vm: (vm.folder, vm.name, vm.moref)))
+    vms: list[Vm]
+    strays: list[Stray]
+
+
+async def listing(vsphere: VSphere) -> Listing:
+    """Everything of the inventory that VMs are chosen by, but tags; a handful of calls, however many VMs there are."""
+    rows, attributes = await vsphere.read(_everything, "listing the inventory")
+    of_kind = {ref: row for ref, row in rows.items() if isinstance(row[SELF], vim.VirtualMachine)}
+    known = [_vm(row, rows, attributes, vsphere) for row in of_kind.values() if "config.instanceUuid" in row]
+    strays = [_stray(row, rows, attributes) for row in of_kind.values() if "config.instanceUuid" not in row]
+    return Listing(_with_twins(sorted(known, key=_order)), sorted(strays, key=_order))
+
+
+async def vms(vsphere: VSphere) -> list[Vm]:
+    """Every VM and template that has an identity, ordered by folder and name."""
+    return (await listing(vsphere)).vms
+
+
+def _everything(live: Live) -> tuple[dict[str, Row], dict[int, str]]:
+    """The rows of the inventory, and the names of the custom attributes by key where any is set."""
+    kinds: dict[Any, Sequence[str]] = {
+        vim.VirtualMachine: _VM_PATHS,
+        vim.Folder: ["name", "parent"],
+        vim.Datacenter: ["name", "parent"],
+        vim.VirtualApp: ["name", "parent", "parentFolder"],
+        vim.ResourcePool: ["name", "parent"],
+        vim.ClusterComputeResource: ["name"],
+        vim.HostSystem: ["name", "parent"],
+        vim.Datastore: ["name"],
+    }
+    rows = all_of(live, kinds)
+    fields = live.content.customFieldsManager
+    if fields is None or not any(row.get("customValue") for row in rows.values()):
+        return rows, {}
+    (row,) = properties(live, vim.CustomFieldsManager, [fields], ["field"]).values()
+    return rows, {int(field.key): str(field.name) for field in row.get("field", ())}
 
 
 async def as_it_is_now(vsphere: VSphere, vm: Vm) -> Vm:
@@ -98,11 +128,31 @@ async def as_it_is_now(vsphere: VSphere, vm: Vm) -> Vm:
     if "config.instanceUuid" not in row:
         raise VSphereError(f"{vm.name}: vSphere has no configuration of it just now: it is inaccessible or orphaned")
     present = replace(vm, **_state(row, vsphere))
+    refuse_unreachable(present)
     if present.id != vm.id:
         raise VmGone(
             f"{vm.name}: another VM is in its place: its instance UUID is not {vm.id.rpartition('/')[2]} any more"
         )
     return present
+
+
+_UNREACHABLE: dict[Connection, tuple[str, str]] = {
+    "disconnected": ("its host is not connected to vCenter", "connect the host, or see why vCenter has lost it"),
+    "inaccessible": ("its files cannot be reached by its host", "see whether its datastore is there"),
+    "orphaned": ("it is orphaned: its host does not know it any more", "register it anew, or take it out of vCenter"),
+    "invalid": ("its configuration is damaged", "vCenter's events tell what it found in the .vmx"),
+}
+
+
+def unreachable(connection: Connection) -> tuple[str, str] | None:
+    """Why a VM in this state cannot be backed up, and what can be done; None when it can."""
+    return _UNREACHABLE.get(connection)
+
+
+def refuse_unreachable(vm: Vm) -> None:
+    """Raise VSphereError when no snapshot of the VM could be taken because nothing reaches it."""
+    if why := unreachable(vm.connection):
+        raise VSphereError(f"{vm.name}: {why[0]}", hint=why[1])
 
 
 def refuse_twins(vm: Vm) -> None:
@@ -152,17 +202,24 @@ async def datastores_of(vsphere: VSphere, vm: Vm) -> list[Datastore]:
 
 def inventory_path(ref: Any, rows: Mapping[str, Row]) -> str:
     """The path of a folder, as administrators read it: `/DC0/vm/Production`, without the root folder's name."""
-    return "".join(f"/{name}" for name in reversed(list(_names_upwards(ref, rows))))
+    return "".join(f"/{row.get('name', '')}" for row in reversed(list(_upwards(ref, rows))))
 
 
-def _names_upwards(ref: Any, rows: Mapping[str, Row]) -> Iterator[str]:
-    """Names from a folder to below the root folder, which is the one that the inventory view does not list."""
+def _upwards(ref: Any, rows: Mapping[str, Row], *, by: Sequence[str] = ("parentFolder", "parent")) -> Iterator[Row]:
+    """From a folder to below the root folder, which is the one that the inventory view does not list."""
     seen: set[str] = set()
     while ref is not None and moref(ref) in rows and moref(ref) not in seen:
         seen.add(moref(ref))
         row = rows[moref(ref)]
-        yield str(row.get("name", ""))
-        ref = row.get("parent") or row.get("parentFolder")
+        yield row
+        ref = next((row[name] for name in by if row.get(name) is not None), None)
+
+
+def _pool_path(ref: Any, rows: Mapping[str, Row]) -> str:
+    """The last of the pools upwards is the invisible one of the cluster or host."""
+    upwards = _upwards(ref, rows, by=("parent",))
+    pools = [plain_name(str(row["name"])) for row in upwards if isinstance(row[SELF], vim.ResourcePool)]
+    return "/".join(reversed(pools[:-1]))
 
 
 def _ids(vm: Vm) -> tuple[str, ...]:
@@ -181,17 +238,39 @@ def _with_twins(found: list[Vm]) -> list[Vm]:
     ]
 
 
-def _vm(ref: str, row: Row, rows: Mapping[str, Row], vsphere: VSphere) -> Vm:
-    host = row.get("runtime.host")
-    return Vm(
-        moref=ref,
-        folder=inventory_path(row.get("parent") or row.get("parentVApp"), rows),
-        host=str(rows.get(moref(host), {}).get("name", "")) if host is not None else "",
-        datastores=tuple(
-            sorted(str(rows[moref(one)]["name"]) for one in row.get("datastore", ()) if moref(one) in rows)
-        ),
-        **_state(row, vsphere),
-    )
+def _order(vm: Vm | Stray) -> tuple[str, str, str]:
+    return (vm.folder, vm.name, vm.moref)
+
+
+def _vm(row: Row, rows: Mapping[str, Row], attributes: Mapping[int, str], vsphere: VSphere) -> Vm:
+    made = made_for(str(row.get("config.annotation") or ""))
+    return Vm(made_for=made, **_place(row, rows, attributes), **_state(row, vsphere))
+
+
+def _stray(row: Row, rows: Mapping[str, Row], attributes: Mapping[int, str]) -> Stray:
+    name = plain_name(str(row.get("name") or moref(row[SELF])))
+    return Stray(name=name, connection=_connection(row), **_place(row, rows, attributes))
+
+
+def _place(row: Row, rows: Mapping[str, Row], attributes: Mapping[int, str]) -> dict[str, Any]:
+    """What `Vm` and `Stray` tell alike: where it is, and what administrators noted of it."""
+    host = rows.get(moref(row["runtime.host"]), {}) if row.get("runtime.host") is not None else {}
+    cluster = rows.get(moref(host["parent"]), {}) if host.get("parent") is not None else {}
+    stores = [rows[moref(one)] for one in row.get("datastore", ()) if moref(one) in rows]
+    values = [(attributes.get(item.key), item.value) for item in row.get("customValue", ())]
+    return {
+        "moref": moref(row[SELF]),
+        "folder": inventory_path(row.get("parent") or row.get("parentVApp"), rows),
+        "host": str(host.get("name", "")),
+        "cluster": plain_name(str(cluster.get("name", ""))),
+        "pool": _pool_path(row.get("resourcePool"), rows),
+        "datastores": tuple(sorted(str(store["name"]) for store in stores)),
+        "attributes": tuple((name, str(value)) for name, value in values if name is not None and value is not None),
+    }
+
+
+def _connection(row: Row) -> Connection:
+    return cast(Connection, str(row.get("runtime.connectionState", "connected")))
 
 
 def _state(row: Row, vsphere: VSphere) -> dict[str, Any]:
@@ -203,6 +282,7 @@ def _state(row: Row, vsphere: VSphere) -> dict[str, Any]:
         "template": bool(row.get("config.template")),
         "change_tracking": bool(row.get("config.changeTrackingEnabled")),
         "consolidation_needed": bool(row.get("runtime.consolidationNeeded")),
+        "connection": _connection(row),
     }
 
 

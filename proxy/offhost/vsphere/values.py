@@ -9,6 +9,8 @@ from typing import Literal
 from offhost.ids import DiskKey, VmId
 
 PowerState = Literal["on", "off", "suspended"]
+Connection = Literal["connected", "disconnected", "inaccessible", "orphaned", "invalid"]
+"""vSphere's connectionState: whether the VM's host answers, and its files can be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,33 @@ class Vm:
     consolidation_needed: bool
     twins: tuple[str, ...] = ()
     """The paths of other VMs that bear the same id, as a copied .vmx does on a standalone host."""
+    pool: str = ""
+    """Its resource pools and vApps, below the invisible one of its cluster: `Production/Web`. A template has none."""
+    cluster: str = ""
+    """Empty on a host that is in none."""
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Custom attributes that are set, by name."""
+    connection: Connection = "connected"
+    made_for: str | None = None
+    """What offhost itself made it for; see `vsphere.marker`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A VM that vSphere lists, and of which it has no configuration just now: orphaned, inaccessible, being created.
+
+    Nobody can tell which one it is: its name may be that of its file alone.
+    """
+
+    moref: str
+    name: str
+    folder: str
+    host: str
+    datastores: tuple[str, ...]
+    pool: str
+    cluster: str
+    attributes: tuple[tuple[str, str], ...]
+    connection: Connection
 
 
 BackingKind = Literal["flat", "sparse", "sesparse", "rdm_virtual", "rdm_physical", "pmem", "other"]
