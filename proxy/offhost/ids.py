@@ -19,7 +19,8 @@ InstallationId = NewType("InstallationId", str)
 """32 lower-case hexadecimal digits naming one installation of offhost, in the description of its snapshots."""
 
 VmId = NewType("VmId", str)
-"""What a restore point belongs to: `<vCenter instance UUID>/<VM instance UUID>`, or `image/<name>`."""
+"""What a restore point belongs to: `<vCenter instance UUID>/<VM instance UUID>`, `image/<name>`, `directory/<UUID or
+path>`, or `host/<hardware UUID>`."""
 
 DiskKey = NewType("DiskKey", str)
 """A disk of a VM: its `backing.uuid` where set, else `<bus><controller>:<unit>`; for an image, `disk0`..."""
@@ -38,3 +39,13 @@ def vm_id(vcenter_uuid: str, instance_uuid: str) -> VmId:
 def image_id(name: str) -> VmId:
     """The identity of what `backup image --name NAME` stores."""
     return VmId(f"image/{name}")
+
+
+def folder_id(uuid_or_path: str) -> VmId:
+    """The identity of a VM that is backed up from its folder: by what its .vmx says of it, or by where it lies."""
+    return VmId(f"directory/{uuid_or_path}")
+
+
+def host_id(hardware_uuid: str) -> VmId:
+    """The identity of an ESX host: of its hardware, whichever vCenter it belongs to."""
+    return VmId(f"host/{hardware_uuid.lower()}")

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from bench.disks import SPAN_BYTES
 from offhost.backend.local import LocalBackend
 from offhost.backup.destination import Destination
-from offhost.backup.image import ImageBackup
+from offhost.backup.image import ImageBackup, ImageFiles
 from offhost.blockio import FileReadAt
 from offhost.chunking.compress import decompress
 from offhost.chunking.pages import PageCutter
@@ -202,7 +202,8 @@ def measured(task: str, alone_s: dict[str, float], work: Callable[[], object]) -
 def _back_up(repository: Repository, disk: Path) -> None:
     with SpanWorkers() as workers:
         destination = Destination(repository, workers)
-        ImageBackup(destination, "vm", SystemClock(), lambda *_: None, threading.Event()).run([disk])
+        backup = ImageBackup(destination, SystemClock(), lambda *_: None, threading.Event())
+        backup.run(ImageFiles("vm", [disk]))
 
 
 def _restore(repository: Repository) -> None:

@@ -20,21 +20,21 @@ from offhost.events import Events
 from offhost.ids import RunId
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.spec import JobSpec
+from offhost.jobs.subject import Subject
 from offhost.state import State
-from offhost.vsphere.values import Vm
 from support.small_engine import SmallEngine
 
 
 class TellingEngine(SmallEngine):
     async def back_up(
-        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+        self, job: JobSpec, subject: Subject, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
     ) -> VmReport:
-        print(f"began {vm.name}", flush=True)
+        print(f"began {subject.name}", flush=True)
         try:
-            return await super().back_up(job, vm, run_id, on_cancelled=on_cancelled)
+            return await super().back_up(job, subject, run_id, on_cancelled=on_cancelled)
         except asyncio.CancelledError:
             await asyncio.sleep(0.5)
-            print(f"cleaned up {vm.name}", flush=True)
+            print(f"cleaned up {subject.name}", flush=True)
             raise
 
     async def remove_leftovers(self) -> list[str]:

@@ -1,14 +1,16 @@
 """An engine without vSphere: VMs that a test names, whose backups end as the test says."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from offhost.backup.report import DiskPlan, DiskReport, Problem, VmCopies, VmPlan, VmReport
 from offhost.ids import DiskKey, RunId, VmId
-from offhost.jobs.selection import selected
+from offhost.jobs.selection import Selection, selected
 from offhost.jobs.spec import JobSpec, Rule
+from offhost.jobs.subject import Subject
 from offhost.repository.lifetime.expiry import Judgement
+from offhost.vsphere.inventory import Listing
 from offhost.vsphere.values import Vm
 
 
@@ -32,7 +34,7 @@ def job(name: str = "nightly", **values: object) -> JobSpec:
     return JobSpec(name=name, **{**base, **values})  # type: ignore[arg-type]  # tests name fields by keyword
 
 
-def report(of: Vm, *, problem: Problem | None = None, warnings: tuple[str, ...] = ()) -> VmReport:
+def report(of: Subject, *, problem: Problem | None = None, warnings: tuple[str, ...] = ()) -> VmReport:
     disk = DiskReport(
         key=DiskKey("scsi0:0"),
         label="Hard disk 1",
@@ -65,7 +67,7 @@ class SmallEngine:
     """Backs up nothing, and notes what it was asked."""
 
     vms: list[Vm] = field(default_factory=lambda: [vm("web01"), vm("web02")])
-    endings: dict[str, Callable[[Vm], VmReport]] = field(default_factory=dict)
+    endings: dict[str, Callable[[Subject], VmReport]] = field(default_factory=dict)
     """What becomes of a VM, by its name; it is backed up where nothing is said."""
     last_words: dict[str, VmReport] = field(default_factory=dict)
     """What a VM reports when its backup is cancelled, by its name; nothing where nothing is said."""
@@ -90,27 +92,27 @@ class SmallEngine:
     keeps: Exception | None = None
     """What retention fails with."""
 
-    async def select(self, job: JobSpec) -> list[Vm]:
+    async def select(self, job: JobSpec) -> Selection:
         if self.refuses is not None:
             raise self.refuses
-        return selected(job, self.vms)
+        return selected(job, Listing(self.vms, []), {}, None)
 
     async def back_up(
-        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+        self, job: JobSpec, subject: Subject, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
     ) -> VmReport:
-        self.under_way.add(vm.name)
+        self.under_way.add(subject.name)
         self.most_at_once = max(self.most_at_once, len(self.under_way))
         try:
             await (self.gate.wait() if self.gate else asyncio.sleep(0))
-            return self.endings.get(vm.name, report)(vm)
+            return self.endings.get(subject.name, report)(subject)
         except asyncio.CancelledError:
-            if vm.name in self.last_words:
-                on_cancelled(self.last_words[vm.name])
+            if subject.name in self.last_words:
+                on_cancelled(self.last_words[subject.name])
             raise
         finally:
             await asyncio.sleep(0)
-            self.under_way.discard(vm.name)
-            self.cleaned_up.append(vm.name)
+            self.under_way.discard(subject.name)
+            self.cleaned_up.append(subject.name)
 
     async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
         self.retained.append((job.name, frozenset(vms)))
@@ -125,9 +127,9 @@ class SmallEngine:
         await (self.copy_gate.wait() if self.copy_gate else asyncio.sleep(0))
         return self.copies[repository](report)
 
-    async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
+    async def plan(self, job: JobSpec, subjects: Sequence[Subject]) -> list[VmPlan]:
         disk = DiskPlan(DiskKey("scsi0:0"), "Hard disk 1", 1024, "full", "no earlier point", "datastore", ())
-        return VmPlan(vm.name, vm.id, (disk,), None)
+        return [VmPlan(subject.name, subject.id, (disk,), None) for subject in subjects]
 
     async def remove_leftovers(self) -> list[str]:
         removed, self.leftovers = self.leftovers, []

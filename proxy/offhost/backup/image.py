@@ -1,24 +1,26 @@
-"""The backup of a disk image, or of a folder with a VM's files, without asking anybody.
+"""The backup of disk images: files that anybody may name, or that a VM's folder holds, without asking vSphere.
 
-Owns: what a point of an image says. Does not own: reading image formats (diskimage), the copy (copy).
+Owns: the order of such a backup, what its point says. Does not own: which images (`Images`), reading their formats
+(diskimage), the copy (copy).
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from offhost.backup.copy import DiskCopy, healed, map_of, settle
 from offhost.backup.destination import Destination
-from offhost.backup.report import DiskReport, VmReport
+from offhost.backup.report import Consistency, DiskReport, VmReport
 from offhost.clock import Clock
 from offhost.diskimage.folder import open_image
 from offhost.diskimage.image import DiskImage
 from offhost.errors import GateClosed, UsageError
-from offhost.ids import DiskKey, image_id
+from offhost.ids import DiskKey, VmId, image_id
 from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
@@ -26,55 +28,169 @@ from offhost.repository.session import WriteSession
 DiskProgress = Callable[[str, int, int], None]
 """Told a disk's label, bytes done and bytes in all; from any thread."""
 
-_REASON = "an image has no change tracking: read whole, only new content stored"
+WHOLE = "an image has no change tracking: read whole, only new content stored"
+"""Why every disk is read in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenImages:
+    """Disks, open, and the small files that belong to them."""
+
+    disks: Mapping[DiskKey, DiskImage]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether a disk was replaced, built otherwise, or written to between two openings."""
+
+    structure: str
+    identity: str
+    written: Mapping[str, str]
+
+
+def stamps(images: OpenImages) -> dict[DiskKey, Stamp]:
+    """The disks as they were when they were opened."""
+    return {key: Stamp(disk.structure, disk.identity, disk.written) for key, disk in images.disks.items()}
+
+
+Verdict = tuple[Consistency, tuple[str, ...]]
+"""The level that a backup has reached, and what must be said of it."""
+
+
+class Images(Protocol):
+    """What is backed up as one machine."""
+
+    @property
+    def vm_id(self) -> VmId:
+        """Whose points they become."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What the points are listed under."""
+        ...
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a point says of where it comes from."""
+        ...
+
+    def open(self, scope: ExitStack) -> OpenImages:
+        """Open them as anybody would find them now; `scope` closes them."""
+        ...
+
+    def doubts(self, last: Manifest) -> tuple[str, ...]:
+        """What must be said when this follows on that point."""
+        ...
+
+    def verdict(self, before: Mapping[DiskKey, Stamp], after: Mapping[DiskKey, Stamp]) -> Verdict:
+        """What was reached. Raises: GateClosed when what was read is not to be kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Images that an operator names: files, or one folder of a VM. Nobody may write to them meanwhile."""
+
+    name: str
+    paths: Sequence[Path]
+
+    @property
+    def vm_id(self) -> VmId:
+        """By the name alone."""
+        return image_id(self.name)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The files, as they were named."""
+        return {"kind": "image", "files": [str(path) for path in self.paths]}
+
+    def open(self, scope: ExitStack) -> OpenImages:
+        """Raises: NotFound, UnsupportedImage, DamagedImage, DiskImageError; UsageError for a folder among others."""
+        images = [scope.enter_context(open_image(path)) for path in self.paths]
+        if len(images) == 1:
+            return OpenImages(images[0].disks, images[0].side_files)
+        if any(path.is_dir() for path in self.paths):
+            raise UsageError("a VM's folder is backed up by itself", hint="name one folder, or several disks")
+        disks = [disk for image in images for disk in image.disks.values()]
+        return OpenImages({DiskKey(f"disk{number}"): disk for number, disk in enumerate(disks)})
+
+    def doubts(self, last: Manifest) -> tuple[str, ...]:
+        """None: a name means what the operator wants it to mean."""
+        return ()
+
+    def verdict(self, before: Mapping[DiskKey, Stamp], after: Mapping[DiskKey, Stamp]) -> Verdict:
+        """All or nothing."""
+        for key, stamp in before.items():
+            if key not in after or after[key].identity != stamp.identity:
+                raise GateClosed(
+                    f"{self.paths[0]}: changed while it was read, so that what was read may be torn",
+                    hint="back up a snapshot, or an image that nothing writes to",
+                )
+        return "offline", ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageBackup:
-    """The backup of images under one name. `stop` ends it between two spans."""
+    """The backup of images. `stop` ends it between two spans."""
 
     destination: Destination
-    name: str
     clock: Clock
     progress: DiskProgress
     stop: threading.Event
     tags: tuple[str, ...] = ()
     """Put on the point; retention may keep it by them."""
+    gate: Callable[[], None] = lambda: None
+    """Raises, before the point is committed, what forbids it."""
 
-    def run(self, paths: Sequence[Path]) -> VmReport:
+    def run(self, images: Images) -> VmReport:
         """Store images as one restore point. Blocking.
 
-        Raises: NotFound, UnsupportedImage, DamagedImage, ReadFailed; GateClosed when a file changed while it was read;
-        RepositoryError, BackendError; Stopped. No point exists then.
+        Raises: NotFound, UnsupportedImage, DamagedImage, ReadFailed; GateClosed when a file changed while it was read
+        that must not; what the gate raises; RepositoryError, BackendError; Stopped. No point exists then.
         """
         started = self.clock.now()
-        tagged = {"tags": list(self.tags)} if self.tags else {}
         repository = self.destination.repository
         with ExitStack() as scope:
-            disks, files = _opened(scope, paths)
-            before = {key: disk.identity for key, disk in disks.items()}
-            session, base = scope.enter_context(repository.session(image_id(self.name), self.destination.write_check))
-            copied = {key: self._copy(session, base, key, disk) for key, disk in disks.items()}
-            stored_files = self.destination.store_files(session, files)
+            opened = images.open(scope)
+            before = stamps(opened)
+            session, base = scope.enter_context(repository.session(images.vm_id, self.destination.write_check))
+            copied = {key: self._copy(session, base, key, disk) for key, disk in opened.disks.items()}
+            stored_files = self.destination.store_files(session, opened.files)
+            disks = tuple(PointDisk(key, _label(opened.disks[key]), copy.finish()) for key, (copy, _) in copied.items())
+            again: list[Callable[[], object]] = [partial(copy.run, self.stop) for copy, _ in copied.values()]
+            settle(session, [*again, lambda: self.destination.store_files(session, opened.files)], self.stop)
+            self.gate()
+            consistency, said = images.verdict(before, _as_they_are_now(images))
             point = Manifest(
                 id=session.id,
                 vm_id=session.vm,
-                vm_name=self.name,
+                vm_name=images.name,
                 sequence=base.manifest.sequence + 1 if base else 1,
                 predecessor=repository.points.predecessor(base.manifest) if base else None,
                 time=started,
                 kind="incremental" if base else "full",
-                consistency="offline",
-                disks=tuple(PointDisk(key, _label(disks[key]), copy.finish()) for key, (copy, _) in copied.items()),
+                consistency=consistency,
+                disks=disks,
                 files=stored_files,
-                origin={"kind": "image", "files": [str(path) for path in paths]} | tagged,
+                origin=images.origin | ({"tags": list(self.tags)} if self.tags else {}),
             )
-            again: list[Callable[[], object]] = [partial(copy.run, self.stop) for copy, _ in copied.values()]
-            settle(session, [*again, lambda: self.destination.store_files(session, files)], self.stop)
-            _check_unchanged(paths, before)
             session.commit(point)
-            warnings = healed(session, [copy for copy, _ in copied.values()])
-            return self._report(point, [report for _, report in copied.values()], started, warnings)
+            doubts = images.doubts(base.manifest) if base else ()
+            healing = healed(session, [copy for copy, _ in copied.values()])
+            return VmReport(
+                vm=images.name,
+                vm_id=point.vm_id,
+                point=point.id,
+                consistency=consistency,
+                disks=tuple(report for _, report in copied.values()),
+                warnings=(*opened.warnings, *doubts, *said, *healing),
+                problem=None,
+                started=started.isoformat(),
+                ended=self.clock.now().isoformat(),
+            )
 
     def _copy(
         self, session: WriteSession, base: RestorePoint | None, key: DiskKey, disk: DiskImage
@@ -94,7 +210,7 @@ class ImageBackup:
             label=_label(disk),
             capacity_bytes=disk.size_bytes,
             mode="full",
-            reason=_REASON,
+            reason=WHOLE,
             transport="file",
             refused=(),
             changed_bytes=None,
@@ -104,43 +220,12 @@ class ImageBackup:
             host_bytes=0,
         )
 
-    def _report(
-        self, point: Manifest, disks: Sequence[DiskReport], started: datetime, warnings: Sequence[str]
-    ) -> VmReport:
-        return VmReport(
-            vm=self.name,
-            vm_id=point.vm_id,
-            point=point.id,
-            consistency="offline",
-            disks=tuple(disks),
-            warnings=tuple(warnings),
-            problem=None,
-            started=started.isoformat(),
-            ended=self.clock.now().isoformat(),
-        )
-
 
 def _label(disk: DiskImage) -> str:
     return disk.files[0].name
 
 
-def _opened(scope: ExitStack, paths: Sequence[Path]) -> tuple[dict[DiskKey, DiskImage], dict[str, bytes]]:
-    images = [scope.enter_context(open_image(path)) for path in paths]
-    if len(images) == 1:
-        return dict(images[0].disks), dict(images[0].side_files)
-    if any(path.is_dir() for path in paths):
-        raise UsageError("a VM's folder is backed up by itself", hint="name one folder, or several disks")
-    disks = [disk for image in images for disk in image.disks.values()]
-    return {DiskKey(f"disk{number}"): disk for number, disk in enumerate(disks)}, {}
-
-
-def _check_unchanged(paths: Sequence[Path], before: dict[DiskKey, str]) -> None:
-    """The files are opened anew, as somebody else would find them now."""
+def _as_they_are_now(images: Images) -> dict[DiskKey, Stamp]:
+    """Opened anew, as somebody else would find them: that makes a network file system ask its server, too."""
     with ExitStack() as scope:
-        disks, _ = _opened(scope, paths)
-        for key, identity in before.items():
-            if key not in disks or disks[key].identity != identity:
-                raise GateClosed(
-                    f"{paths[0]}: changed while it was read, so that what was read may be torn",
-                    hint="back up a snapshot, or an image that nothing writes to",
-                )
+        return stamps(images.open(scope))

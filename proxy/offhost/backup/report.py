@@ -7,6 +7,10 @@ from typing import Literal
 from offhost.ids import DiskKey, VmId
 
 
+Consistency = Literal["application", "filesystem", "crash", "offline", "torn"]
+"""What a restore point was brought to: `torn` is none at all, each part of a disk is of another moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """An error as a value: what an OffhostError said."""
@@ -23,9 +27,9 @@ class DiskReport:
     key: DiskKey
     label: str
     capacity_bytes: int
-    mode: Literal["full", "incremental"]
+    mode: Literal["full", "incremental", "differential"]
     reason: str | None
-    """Why it was read in full; None for an incremental."""
+    """Why it was read in full; None for another mode."""
     transport: str
     refused: tuple[str, ...]
     """Why the better transports could not serve it, `name: reason`."""
@@ -36,6 +40,10 @@ class DiskReport:
     stored_bytes: int
     host_bytes: int
     """Bytes that went through an ESX host."""
+    audited_bytes: int | None = None
+    """What was said to be unchanged and compared with the last backup; None when no audit was due."""
+    unreported_bytes: int = 0
+    """What the audit found to have changed without change tracking saying so."""
 
 
 CopyState = Literal["planned", "copied", "there", "failed", "left"]
@@ -84,7 +92,7 @@ class VmReport:
     vm: str
     vm_id: VmId
     point: str | None
-    consistency: Literal["application", "filesystem", "crash", "offline"] | None
+    consistency: Consistency | None
     disks: tuple[DiskReport, ...]
     warnings: tuple[str, ...]
     problem: Problem | None
@@ -101,7 +109,7 @@ class DiskPlan:
     key: DiskKey
     label: str
     capacity_bytes: int
-    mode: Literal["full", "incremental", "refused"]
+    mode: Literal["full", "incremental", "differential", "refused"]
     reason: str | None
     transport: str | None
     refused: tuple[str, ...]

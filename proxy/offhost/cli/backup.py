@@ -57,7 +57,7 @@ def image(
     The second time under the same name, only new content is stored.
     """
     from offhost.backup.destination import Destination
-    from offhost.backup.image import ImageBackup
+    from offhost.backup.image import ImageBackup, ImageFiles
     from offhost.chunking.compress import Codec, Compression
     from offhost.chunking.workers import SpanWorkers
     from offhost.clock import SystemClock
@@ -70,7 +70,7 @@ def image(
         shown(quiet=invocation.json) as progress,
     ):
         destination = Destination(repository, workers, Compression(codec), write_check)
-        report = ImageBackup(destination, name, SystemClock(), progress, stop, tags).run(files)
+        report = ImageBackup(destination, SystemClock(), progress, stop, tags).run(ImageFiles(name, files))
     print_report(report, as_json=invocation.json)
     return EXIT_WARNINGS if report.warnings else 0
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,16 +14,17 @@ import click
 from offhost.cli.daemon_client import DaemonClient
 from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size, table
+from offhost.cli.output import note, say, say_json, table
+from offhost.cli.plans import print_plan
 from offhost.cli.progress import shown
 from offhost.cli.runs import print_run
 from offhost.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from offhost.backup.report import VmPlan
     from offhost.config import Configuration, Job
     from offhost.daemon.local import Catalog, Local, RunRow
     from offhost.ids import RunId
+    from offhost.jobs.runner import JobPlan
     from offhost.jobs.spec import JobSpec
 
 EXIT_OF = {"success": 0, "warning": 3, "failed": 1, "cancelled": 130}
@@ -74,8 +74,10 @@ def show_job(invocation: Invocation, name: str) -> None:
         return
     last = described["last"]
     say(f"job: {described['job']}")
-    say(f"backs up: VMs of {described['vcenter']} into {described['repository']}, {described['mode']}")
-    say(f"transports: {', '.join(described['transports'])}")
+    say(f"backs up: {_meant(described)} into {described['repository']}")
+    if described["kind"] == "image":
+        say(f"mode: {described['mode']}")
+        say(f"transports: {', '.join(described['transports'])}")
     if described["copy_to"]:
         say(f"copies to: {', '.join(described['copy_to'])}")
     say(f"retention: {described['retention']}")
@@ -95,17 +97,18 @@ def plan_job(invocation: Invocation, name: str) -> int:
     configuration = invocation.configuration()
     _job(configuration, name)
 
-    async def planned() -> list[VmPlan]:
+    async def planned() -> JobPlan:
         async with composed(configuration, open_state(configuration)) as proxy:
             return await proxy.runner.plan(proxy.jobs[name])
 
-    plans = foreground(planned())
+    plan = foreground(planned())
     if invocation.json:
-        say_json([asdict(plan) for plan in plans])
+        say_json(plan)
     else:
-        _print_plans(plans)
-    refused = any(plan.problem or any(disk.mode == "refused" for disk in plan.disks) for plan in plans)
-    return 1 if refused else 0
+        print_plan(plan)
+    if any(vm.problem or any(disk.mode == "refused" for disk in vm.disks) for vm in plan.vms):
+        return EXIT_OF["failed"]
+    return EXIT_OF["warning" if plan.warnings or not plan.vms else "success"]
 
 
 @jobs.command("run")
@@ -148,7 +151,9 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
     last = catalog.runs(limit=1, job=spec.name)
     return {
         "job": spec.name,
-        "vcenter": spec.vcenter,
+        "kind": spec.kind,
+        "vcenter": spec.vcenter or None,
+        "directory": str(spec.folder.path) if spec.folder else None,
         "repository": spec.repository,
         "mode": spec.mode,
         "transports": list(spec.transports),
@@ -157,6 +162,13 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
         "next": following.isoformat() if following else None,
         "last": {"id": last[0].id, "state": last[0].state, "started": last[0].started} if last else None,
     }
+
+
+def _meant(described: dict[str, Any]) -> str:
+    """What a job backs up, in words."""
+    if described["directory"]:
+        return f"the VM in {described['directory']}"
+    return f"{'hosts' if described['kind'] == 'host' else 'VMs'} of {described['vcenter']}"
 
 
 async def run_here(configuration: Configuration, job: JobSpec, *, quiet: bool) -> RunRow:
@@ -210,17 +222,3 @@ async def _ended(here: Local, run_id: RunId) -> RunRow:
         else:
             await asyncio.sleep(_LOOK_AGAIN_S)
     return run
-
-
-def _print_plans(plans: list[VmPlan]) -> None:
-    for plan in plans:
-        say(plan.vm)
-        if plan.problem:
-            say(f"  cannot be backed up: {plan.problem.message}")
-        for disk in plan.disks:
-            how = f"{disk.mode}: {disk.reason}" if disk.reason else disk.mode
-            say(f"  {disk.label} ({size(disk.capacity_bytes)}), {how}, over {disk.transport or 'no transport'}")
-            for refusal in disk.refused:
-                say(f"    not over {refusal}")
-    if not plans:
-        say("the job selects no VM")

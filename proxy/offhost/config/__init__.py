@@ -5,7 +5,7 @@ are used for; engines take values of their own and never see this room.
 """
 
 from offhost.config.cron import CronLine
-from offhost.config.job import Job, Retention, Rule, Schedule
+from offhost.config.job import Directory, Job, Retention, Rule, Schedule
 from offhost.config.load import Configuration, load
 from offhost.config.proxy import Datastore, Limits, Listen, Repository, VCenter
 from offhost.config.secret import Secret
@@ -14,6 +14,7 @@ __all__ = [
     "Configuration",
     "CronLine",
     "Datastore",
+    "Directory",
     "Job",
     "Limits",
     "Listen",

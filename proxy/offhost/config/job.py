@@ -6,7 +6,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from offhost.config.cron import BadCronLine, CronLine
-from offhost.config.section import Age, Minutes, Name, Section, Text, not_yet, wrong
+from offhost.config.section import (
+    AbsolutePath,
+    Age,
+    Milliseconds,
+    Minutes,
+    Name,
+    Rate,
+    Section,
+    Tag,
+    Text,
+    not_yet,
+    wrong,
+)
 from offhost.retention import COUNT_LIMIT
 
 
@@ -35,6 +47,13 @@ def _folder(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
+def _attribute(text: str) -> str:
+    name, separator, value = text.partition("=")
+    if not (name and separator and value):
+        raise wrong("not a custom attribute with its value", 'write it as "owner=finance"; "owner=*" is any value')
+    return text
+
+
 def _no_twice(transports: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(transports)) != len(transports):
         raise wrong("one transport stands here twice", "name each once, the preferred first")
@@ -51,17 +70,23 @@ class Schedule(Section):
 
 
 class Rule(Section):
-    """One way to name VMs: a pattern for their names, or a folder with all beneath it."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"tag"})
+    """Names the VMs that all of its keys fit. Values are patterns (`*`, `?`, `[a-z]`, exact case) but for `folder`."""
 
     name: Text | None = Field(default=None, description='a pattern for VM names, such as "db-*"')
     folder: Annotated[Text, AfterValidator(_folder)] | None = Field(default=None, description="an inventory folder")
+    pool: Text | None = Field(default=None, description="a resource pool or vApp with all in it: Production/Web")
+    cluster: Text | None = Field(default=None, description="a cluster's name")
+    host: Text | None = Field(default=None, description="an ESX host's name")
+    datastore: Text | None = Field(default=None, description="a datastore on which any file of the VM lies")
+    tag: Tag | None = Field(default=None, description='a tag, such as "backup:nightly"')
+    attribute: Annotated[Text, AfterValidator(_attribute)] | None = Field(
+        default=None, description='a custom attribute, such as "owner=finance"'
+    )
 
     @model_validator(mode="after")
-    def _one_way(self) -> "Rule":
-        if (self.name is None) == (self.folder is None):
-            raise wrong("exactly one of name and folder is needed", 'such as { name: "db-*" }')
+    def _some_way(self) -> "Rule":
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise wrong("a rule says what it names", 'such as { name: "db-*" }')
         return self
 
 
@@ -70,6 +95,9 @@ class Select(Section):
 
     include: tuple[Rule, ...] = Field(min_length=1, description='rules such as { name: "db-*" }')
     exclude: tuple[Rule, ...] = Field(default=(), description="rules for VMs to leave out")
+    templates: Literal["include", "exclude", "only"] = Field(
+        default="include", description="whether templates are meant too: include, exclude or only"
+    )
 
 
 class Quiesce(Section):
@@ -84,10 +112,13 @@ class Quiesce(Section):
 class JobLimits(Section):
     """What this job does at once."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"per_host", "read_rate", "datastore_latency"})
-
     vms: int | None = Field(default=None, ge=1, le=256, description="VMs of this job at once")
     per_datastore: int | None = Field(default=None, ge=1, le=256, description="VMs at once on one datastore")
+    per_host: int | None = Field(default=None, ge=1, le=256, description="VMs at once that run on one host")
+    read_rate: Rate | None = Field(default=None, description="how fast the job reads in all, such as 200MiB/s")
+    datastore_latency: Milliseconds | None = Field(
+        default=None, description="read slower while a datastore answers slower than this: 30ms"
+    )
 
 
 Count = Annotated[int, Field(ge=0, le=COUNT_LIMIT, strict=True)]
@@ -121,7 +152,23 @@ class CopyTo(Section):
     within: Age | None = Field(default=None, description="a run warns when the newest copy is older: 24h")
 
 
+class Directory(Section):
+    """A folder of VM files on a mounted datastore. Of kind directory."""
+
+    path: AbsolutePath = Field(description="the VM's folder on this machine, such as /mnt/nfs-prod/web01")
+    consistency: Literal["as_is", "power_off"] = Field(
+        default="as_is", description="as_is, or power_off: shut its guest down meanwhile, which needs `vcenter`"
+    )
+    shutdown_timeout: Minutes = Field(default=10, ge=1, le=240, description="how long the guest may take, 1m to 4h")
+    force_off: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="switch a VM off whose guest does not shut down in time; else the backup fails"
+    )
+
+
 Transport = Annotated[Literal["datastore", "https"], not_yet("hotadd", "nbd", "nfc", "san")]
+
+
+_OF_IMAGES = frozenset({"mode", "quiesce", "transports"})
 
 
 class Job(Section):
@@ -131,7 +178,6 @@ class Job(Section):
         {
             "audit",
             "consolidate",
-            "directory",
             "files",
             "full",
             "notify",
@@ -143,11 +189,12 @@ class Job(Section):
 
     job: Name = Field(description="the job's name")
     schedule: Schedule | None = Field(default=None, description="when it runs; without one, only when told to")
-    vcenter: Name = Field(description="one of proxy.yaml's vcenters")
-    select: Select = Field(description="which VMs")
-    kind: Annotated[Literal["image"], not_yet("files", "agent", "directory", "host")] = Field(
-        default="image", description="image"
+    vcenter: Name | None = Field(default=None, description="one of proxy.yaml's vcenters")
+    select: Select | None = Field(default=None, description="which VMs, or which hosts")
+    kind: Annotated[Literal["image", "directory", "host"], not_yet("files", "agent")] = Field(
+        default="image", description="image, directory or host"
     )
+    directory: Directory | None = Field(default=None, description="the folder that kind directory backs up")
     mode: Annotated[Literal["full", "incremental"], not_yet("differential")] = Field(
         default="incremental", description="full or incremental"
     )
@@ -159,6 +206,36 @@ class Job(Section):
     copy_to: tuple[CopyTo, ...] = Field(default=(), description="repositories to copy each restore point to")
     retention: Retention | None = Field(default=None, description="which restore points are kept; without it, all")
     limits: JobLimits = Field(default_factory=JobLimits, description="what is done at once")
+
+    @model_validator(mode="after")
+    def _what_the_kind_needs(self) -> "Job":
+        meant_for_vms = sorted(self.model_fields_set & _OF_IMAGES) if self.kind != "image" else ()
+        if meant_for_vms:
+            raise wrong(f"`{meant_for_vms[0]}` is for kind: image", f"take it out: kind {self.kind} does not use it")
+        if self.kind == "directory":
+            self._of_a_directory()
+            return self
+        if self.directory is not None:
+            raise wrong("`directory` is for kind: directory", "write kind: directory, or take it out")
+        if self.vcenter is None or self.select is None:
+            raise wrong(
+                f"kind: {self.kind} needs `vcenter` and `select`", 'such as select: { include: [ { name: "*" } ] }'
+            )
+        if self.kind == "host":
+            rules = (*self.select.include, *self.select.exclude)
+            if any(rule.model_fields_set != {"name"} for rule in rules):
+                raise wrong("hosts are selected by name", 'such as { name: "esx*" }')
+        return self
+
+    def _of_a_directory(self) -> None:
+        if self.directory is None:
+            raise wrong("kind: directory needs `directory`", "such as directory: { path: /mnt/nfs-prod/web01 }")
+        if self.select is not None:
+            raise wrong("kind: directory selects nothing", "take `select` out: the folder says which VM it is")
+        if self.directory.consistency == "power_off" and self.vcenter is None:
+            raise wrong("consistency: power_off needs `vcenter`", "name the vCenter that can shut the VM down")
+        if self.directory.consistency == "as_is" and self.vcenter is not None:
+            raise wrong("consistency: as_is asks no vCenter", "take `vcenter` out, or write consistency: power_off")
 
     @model_validator(mode="after")
     def _copies_elsewhere(self) -> "Job":

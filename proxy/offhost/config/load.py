@@ -128,7 +128,8 @@ def _disagreements(document: Document, proxy: Proxy) -> Iterator[ConfigError]:
 
 
 def _unknown_references(document: Document, job: Job, proxy: Proxy) -> Iterator[ConfigError]:
-    yield from _reference(document, ("vcenter",), job.vcenter, known=proxy.vcenters, section="vcenters")
+    if job.vcenter is not None:
+        yield from _reference(document, ("vcenter",), job.vcenter, known=proxy.vcenters, section="vcenters")
     yield from _reference(document, ("repository",), job.repository, known=proxy.repositories, section="repositories")
     for at, copy in enumerate(job.copy_to):
         path = ("copy_to", at, "repository")

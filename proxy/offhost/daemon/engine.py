@@ -6,14 +6,17 @@ vCenter that does not answer or a repository that is not there fails the jobs th
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from offhost.aio import in_own_thread, in_thread, shielded
 from offhost.backup.destination import Destination
+from offhost.backup.directory import FolderBackup, VmFolder, folder_plan, vm_folder
+from offhost.backup.latency import LatencyLimit
 from offhost.backup.plan import plan
+from offhost.backup.reading import ReadPolicy
 from offhost.backup.replication import Replication
 from offhost.backup.report import VmCopies, VmPlan, VmReport
 from offhost.backup.vm import VmBackup, VmSettings
@@ -27,8 +30,10 @@ from offhost.errors import Conflict, NotFound, OffhostError
 from offhost.events import DiskProgress, Events
 from offhost.ids import RunId, VmId
 from offhost.jobs.engine import VmEngine
-from offhost.jobs.selection import selected
+from offhost.jobs.selection import Selection, selected, tags_asked
 from offhost.jobs.spec import JobSpec
+from offhost.jobs.subject import Subject
+from offhost.pacing import Pace, Paces
 from offhost.repository.lifetime.expiry import Judgement
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
@@ -38,10 +43,12 @@ from offhost.transport.contract import Transport
 from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.https import HttpsTransport
 from offhost.vsphere.folder import FolderAccess
-from offhost.vsphere.inventory import vms
+from offhost.vsphere.inventory import listing
+from offhost.vsphere.latency import LatencyMeter
 from offhost.vsphere.roster import Roster, roster
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner
+from offhost.vsphere.tags import tagged
 from offhost.vsphere.trust import Endpoint
 from offhost.vsphere.values import Vm
 
@@ -76,6 +83,9 @@ class Engine:
         self._workers = SpanWorkers()
         self._sessions = _Opened(self._connect)
         self._folders: dict[str, FolderAccess] = {}
+        self._meters: dict[str, LatencyMeter] = {}
+        self._pace = Pace(configuration.limits.read_rate, clock)
+        self._job_paces: dict[str, Pace] = {}
         self._repositories = _Opened(self._open_repository)
 
     async def session(self, vcenter: str) -> VSphere:
@@ -91,22 +101,32 @@ class Engine:
         session = await self.session(vcenter)
         return VmRestore(session, self._folder(vcenter, session), self._mounts(vcenter), self._workers, progress)
 
-    async def select(self, job: JobSpec) -> list[Vm]:
-        """The VMs the job means, now."""
-        return selected(job, await vms(await self.session(job.vcenter)))
+    async def select(self, job: JobSpec) -> Selection:
+        """What the job means, now."""
+        if job.folder is not None:
+            return Selection([await in_thread(vm_folder, job.folder.path)])
+        session = await self.session(job.vcenter)
+        opt_out_tag = self._configuration.opt_out_tag
+        bearers = await tagged(session, tags_asked(job, opt_out_tag))
+        return selected(job, await listing(session), bearers, opt_out_tag)
 
     async def back_up(
-        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+        self, job: JobSpec, subject: Subject, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
     ) -> VmReport:
-        """Back up one VM."""
-        return await (await self._backup(job, vm, run_id, on_cancelled)).run(vm)
+        """Back up one of what `select` gave."""
+        match subject:
+            case VmFolder():
+                return await (await self._folder_backup(job, subject, run_id, on_cancelled)).run(subject)
+            case Vm():
+                return await (await self._backup(job, subject, run_id, on_cancelled)).run(subject)
+        raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
 
     async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
         """Forget what the job's retention keeps no longer."""
         repository = (await self.destination(job.repository)).repository
         scheme = by_job([job], job.repository, self._state.installation)
         expired = await in_thread(expire_backed_up, repository, scheme, vms)
-        if job.retention.after_vm_deleted is not None:
+        if job.retention.after_vm_deleted is not None and job.kind == "image":
             present = await self.roster(job.vcenter)
             expired += await in_thread(expire_deleted, repository, scheme, present.ids, present.lacks)
         return expired
@@ -130,9 +150,17 @@ class Engine:
         points, newest = await in_own_thread(copy, interrupt=stop.set)
         return VmCopies(repository, points, newest)
 
-    async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
+    async def plan(self, job: JobSpec, subjects: Sequence[Subject]) -> list[VmPlan]:
         """What `back_up` would do."""
-        return await plan(await self._backup(job, vm, RunId("0" * 32)), vm)
+        return [await self._plan_one(job, subject) for subject in subjects]
+
+    async def _plan_one(self, job: JobSpec, subject: Subject) -> VmPlan:
+        match subject:
+            case VmFolder():
+                return await in_thread(folder_plan, subject)
+            case Vm():
+                return await plan(await self._backup(job, subject, RunId("0" * 32)), subject)
+        raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
 
     async def remove_leftovers(self) -> list[str]:
         """Remove what dead runs of this installation left, in every vCenter; one that fails does not keep the rest."""
@@ -166,8 +194,10 @@ class Engine:
             settings=VmSettings(
                 transports=self._transports(job, session),
                 quiesce=job.quiesce,
-                mode=job.mode,
+                reads=ReadPolicy(job.mode),
                 min_free=self._configuration.limits.min_free,
+                paces=self._paces(job),
+                latency=self._latency(job, session),
             ),
             job=job.name,
             tags=job.tags,
@@ -178,6 +208,36 @@ class Engine:
                 DiskProgress(run_id, job.name, vm.name, disk, done, total)
             ),
         )
+
+    async def _folder_backup(
+        self, job: JobSpec, folder: VmFolder, run_id: RunId, on_cancelled: Callable[[VmReport], None]
+    ) -> FolderBackup:
+        loop = asyncio.get_running_loop()
+
+        def progress(disk: str, done: int, total: int) -> None:
+            event = DiskProgress(run_id, job.name, folder.name, disk, done, total)
+            loop.call_soon_threadsafe(self._events.publish, event)
+
+        return FolderBackup(
+            destination=await self.destination(job.repository),
+            clock=self._clock,
+            made_by={"job": job.name, "installation": self._state.installation, "run": run_id},
+            progress=progress,
+            on_cancelled=on_cancelled,
+            tags=job.tags,
+        )
+
+    def _paces(self, job: JobSpec) -> Paces:
+        """The bounds on what a job reads: one for all jobs, which share it fairly, and its own."""
+        own = self._job_paces.setdefault(job.name, Pace(job.read_bytes_per_s, self._clock))
+        own.limit(job.read_bytes_per_s)
+        return Paces((self._pace, own), flow=job.name)
+
+    def _latency(self, job: JobSpec, session: VSphere) -> LatencyLimit | None:
+        if job.datastore_latency_ms is None:
+            return None
+        meter = self._meters.setdefault(job.vcenter, LatencyMeter(session))
+        return LatencyLimit(meter, job.datastore_latency_ms)
 
     def _transports(self, job: JobSpec, session: VSphere) -> list[Transport]:
         known: dict[str, Callable[[], Transport]] = {

@@ -1,8 +1,8 @@
 """From the configuration's words to the values that the rooms below take."""
 
-from offhost.config import Job, Retention
+from offhost.config import Directory, Job, Retention
 from offhost.config import Rule as WrittenRule
-from offhost.jobs.spec import CopyTarget, JobSpec, Rule, Timing
+from offhost.jobs.spec import CopyTarget, FolderSpec, JobSpec, Rule, SwitchingOff, Timing
 from offhost.retention import RetentionPolicy
 from offhost.vsphere.values import QuiescePolicy
 
@@ -11,10 +11,13 @@ def job_spec(job: Job) -> JobSpec:
     """A job file as the runner and the engine take it."""
     return JobSpec(
         name=job.job,
-        vcenter=job.vcenter,
+        vcenter=job.vcenter or "",
         repository=job.repository,
-        include=_rules(job.select.include),
-        exclude=_rules(job.select.exclude),
+        include=_rules(job.select.include) if job.select else (),
+        exclude=_rules(job.select.exclude) if job.select else (),
+        templates=job.select.templates if job.select else "include",
+        kind=job.kind,
+        folder=_folder(job.directory) if job.directory else None,
         mode=job.mode,
         quiesce=QuiescePolicy(job.quiesce.policy, job.quiesce.timeout),
         transports=job.transports,
@@ -23,7 +26,15 @@ def job_spec(job: Job) -> JobSpec:
         retention=_policy(job.retention),
         vms=job.limits.vms,
         vms_per_datastore=job.limits.per_datastore,
+        vms_per_host=job.limits.per_host,
+        read_bytes_per_s=job.limits.read_rate,
+        datastore_latency_ms=job.limits.datastore_latency,
     )
+
+
+def _folder(written: Directory) -> FolderSpec:
+    off = SwitchingOff(written.shutdown_timeout, written.force_off) if written.consistency == "power_off" else None
+    return FolderSpec(written.path, off)
 
 
 def _policy(written: Retention | None) -> RetentionPolicy:
@@ -42,4 +53,4 @@ def _policy(written: Retention | None) -> RetentionPolicy:
 
 
 def _rules(written: tuple[WrittenRule, ...]) -> tuple[Rule, ...]:
-    return tuple(Rule(name=rule.name, folder=rule.folder) for rule in written)
+    return tuple(Rule(**rule.model_dump()) for rule in written)

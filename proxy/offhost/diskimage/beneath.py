@@ -35,6 +35,10 @@ class PlainFile:
     source: ReadAt
     identity: str
     """Device, inode, size and time of the last change: another file, or a file written to, has another one."""
+    place: str = ""
+    """Device and inode: another file has another one, one that is written to keeps it."""
+    written: str = ""
+    """Size, and the times of the last change of content and of anything else; empty for a device, which tells none."""
 
 
 def resolve(named_in: PurePosixPath, reference: str) -> PurePosixPath:
@@ -93,8 +97,15 @@ class Beneath:
         except BaseException:
             os.close(fd)
             raise
-        identity = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
-        return PlainFile(name=name, path=path, source=source, identity=identity)
+        place = f"{status.st_dev}:{status.st_ino}"
+        return PlainFile(
+            name=name,
+            path=path,
+            source=source,
+            identity=f"{place}:{status.st_size}:{status.st_mtime_ns}",
+            place=place,
+            written=f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}",
+        )
 
     def names(self, folder: PurePosixPath) -> list[str]:
         """What lies in a folder, by its name relative to the root; the folder is opened anew, which makes a network

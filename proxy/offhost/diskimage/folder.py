@@ -59,7 +59,7 @@ def open_folder(path: Path) -> FolderImage:
     Raises: NotFound when there is no disk; UnsupportedImage for a folder of several VMs; as `open_disk` does.
     """
     path = path.resolve()
-    names = _file_names(path)
+    names = file_names(path)
     configurations = [name for name in names if name.lower().endswith(".vmx")]
     if len(configurations) > 1:
         raise UnsupportedImage(
@@ -78,7 +78,8 @@ def open_folder(path: Path) -> FolderImage:
     return FolderImage(disks=disks, side_files=side_files)
 
 
-def _file_names(path: Path) -> list[str]:
+def file_names(path: Path) -> list[str]:
+    """The plain files of a folder, in the order of their names. Raises: DiskImageError, UnsupportedImage."""
     try:
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_file(follow_symlinks=False))
     except OSError as error:

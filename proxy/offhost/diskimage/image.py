@@ -60,8 +60,23 @@ class DiskImage:
         wrote to or re-linked any of them between two openings. Descriptors count by what they say: vSphere rewrites
         them for reasons of its own.
         """
-        described = {level.name: level.descriptor.structure for level in self.levels if not level.embedded}
+        described = self._described()
         return "\n".join(f"{file.path}={described.get(file.name, file.identity)}" for file in self._opened)
+
+    @property
+    def structure(self) -> str:
+        """Which files make the disk, and how. As `identity`, but equal though somebody wrote to them meanwhile."""
+        described = self._described()
+        return "\n".join(f"{file.path}={described.get(file.name, file.place)}" for file in self._opened)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The files that hold data, by name beneath the root, with what tells that one was written to or touched."""
+        described = self._described()
+        return {str(file.name): file.written for file in self._opened if file.name not in described}
+
+    def _described(self) -> dict[PurePosixPath, str]:
+        return {level.name: level.descriptor.structure for level in self.levels if not level.embedded}
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer with the bytes at `offset`. Raises: DamagedImage, ReadFailed, ValueError."""

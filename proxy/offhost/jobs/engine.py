@@ -1,29 +1,30 @@
 """What the runner needs from whoever backs up VMs."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from offhost.backup.report import VmCopies, VmPlan, VmReport
 from offhost.ids import RunId, VmId
+from offhost.jobs.selection import Selection
 from offhost.jobs.spec import JobSpec
+from offhost.jobs.subject import Subject
 from offhost.repository.lifetime.expiry import Judgement
-from offhost.vsphere.values import Vm
 
 
 class VmEngine(Protocol):
     """Selects, plans and backs up VMs. Safe for many VMs at once on one event loop."""
 
-    async def select(self, job: JobSpec) -> list[Vm]:
-        """The VMs the job means, now.
+    async def select(self, job: JobSpec) -> Selection:
+        """What the job means, now: VMs, a VM's folder, or hosts.
 
         Raises: OffhostError when the inventory cannot be read.
         """
         ...
 
     async def back_up(
-        self, job: JobSpec, vm: Vm, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
+        self, job: JobSpec, subject: Subject, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
     ) -> VmReport:
-        """Back up one VM. Its failure is in the report; only cancellation is raised, after the clean-up.
+        """Back up one of them. Its failure is in the report, or raised; a cancellation is, after the clean-up.
 
         What there is to tell of a VM whose backup was cancelled, `on_cancelled` is told before: a point that was
         committed already, a snapshot that could not be removed.
@@ -44,8 +45,8 @@ class VmEngine(Protocol):
         """
         ...
 
-    async def plan(self, job: JobSpec, vm: Vm) -> VmPlan:
-        """What `back_up` would do to each disk, touching nothing."""
+    async def plan(self, job: JobSpec, subjects: Sequence[Subject]) -> list[VmPlan]:
+        """What `back_up` would do to each disk of these, in their order, touching nothing."""
         ...
 
     async def remove_leftovers(self) -> list[str]:

@@ -21,6 +21,7 @@ from offhost.ids import RunId, random_id
 from offhost.jobs.copying import Copying
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.record import expired_row, problem_of, problem_row, vm_row
+from offhost.jobs.selection import LeftOut
 from offhost.jobs.slots import SlotKey, Slots
 from offhost.jobs.spec import JobSpec, Trigger
 from offhost.jobs.subject import Subject
@@ -39,6 +40,16 @@ class BegunRun:
     id: RunId
     job: JobSpec
     claims: ExitStack
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What a run would do, if it began now: to which VMs, and to which not though the job names them."""
+
+    job: str
+    vms: tuple[VmPlan, ...]
+    left_out: tuple[LeftOut, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +104,28 @@ class Runner:
                 raise
             return await shielded(self._end(run, outcome))
 
-    async def plan(self, job: JobSpec) -> list[VmPlan]:
+    async def plan(self, job: JobSpec) -> JobPlan:
         """What a run would do now, VM by VM, touching nothing.
 
         Raises: OffhostError when the inventory cannot be read.
         """
-        return [await self.engine.plan(job, vm) for vm in await self.engine.select(job)]
+        selection = await self.engine.select(job)
+        vms = await self.engine.plan(job, selection.chosen)
+        return JobPlan(job.name, tuple(vms), selection.left_out, selection.warnings)
 
     async def _back_up_all(self, run: BegunRun, expired: list[ExpiredRow]) -> _Outcome:
         """Back the job's VMs up, then let expire what they need no longer; `expired` is told what was forgotten."""
         try:
-            vms = await self.engine.select(run.job)
+            selection = await self.engine.select(run.job)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is on the run's record, and the record closes
             _note(error, f"run {run.id} of job {run.job.name} could not select its VMs")
             return _Outcome("failed", problem=problem_of(error))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._recorded(run, vm), name=f"{run.job.name}/{vm.name}") for vm in vms]
+            tasks = [
+                group.create_task(self._recorded(run, vm), name=f"{run.job.name}/{vm.name}") for vm in selection.chosen
+            ]
         reports = [task.result() for task in tasks]
-        warnings: tuple[str, ...] = () if reports else ("the job selects no VM",)
+        warnings = selection.warnings + (() if reports else ("the job selects no VM",))
         warnings += await shielded(self._expire(run, reports, expired))
         if any(report.problem for report in reports):
             return _Outcome("failed", warnings, expired=tuple(expired))

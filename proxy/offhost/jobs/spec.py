@@ -1,7 +1,8 @@
 """What a job is, as a value: the runner and the engines take this and never see the configuration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -12,16 +13,37 @@ from offhost.vsphere.values import QuiescePolicy
 Trigger = Literal["schedule", "rest", "cli"]
 """What started a run."""
 
+Templates = Literal["include", "exclude", "only"]
+"""Whether a job means templates as it means VMs, not at all, or nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Names VMs by a pattern (`*`, `?`, `[…]`, exact case), by a folder and all beneath it, or one VM by its name where
-    that is unique, or by its identity; one of them is set.
+    """Names the VMs that everything fits which is set here, at least one thing.
+
+    All but `folder` and `vm` are patterns, `*`, `?`, `[…]`, in exact case.
     """
 
     name: str | None = None
     folder: str | None = None
+    """An inventory path: the folder and all beneath it."""
+    pool: str | None = None
+    """A resource pool or vApp by its path below its cluster, `Production/Web`: the pool and all beneath it."""
+    cluster: str | None = None
+    host: str | None = None
+    datastore: str | None = None
+    """One on which any of its files lie."""
+    tag: str | None = None
+    """`category:tag`."""
+    attribute: str | None = None
+    """`name=value`: a custom attribute; the name is no pattern."""
     vm: str | None = None
+    """One VM by its name where that is unique, or by its identity; set alone."""
+
+    def __str__(self) -> str:
+        """As its file writes it."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ", ".join(f"{name}: {value}" for name, value in named if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +63,35 @@ class CopyTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchingOff:
+    """That a VM is shut down for its backup, and what becomes of one whose guest does not do so in time."""
+
+    timeout_minutes: int
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSpec:
+    """The VM's folder that a job of kind directory backs up; without `switching_off` it is taken as it is."""
+
+    path: Path
+    switching_off: SwitchingOff | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One job: which VMs, how, and into which repository."""
 
     name: str
     vcenter: str
+    """Empty for a folder that is backed up as it is: nobody is asked."""
     repository: str
     include: tuple[Rule, ...]
+    kind: Literal["image", "directory", "host"] = "image"
+    folder: FolderSpec | None = None
+    """Set exactly for the kind directory."""
     exclude: tuple[Rule, ...] = ()
+    templates: Templates = "include"
     mode: Literal["full", "incremental"] = "incremental"
     quiesce: QuiescePolicy = field(default_factory=QuiescePolicy)
     transports: tuple[str, ...] = ("datastore", "https")
@@ -64,6 +107,12 @@ class JobSpec:
     """How many of its VMs at once; None: as many as the proxy."""
     vms_per_datastore: int | None = None
     """How many VMs, of any job, may be under way on a datastore when one of this job's begins there."""
+    vms_per_host: int | None = None
+    """How many VMs, of any job, may be under way on a host when one of this job's begins there."""
+    read_bytes_per_s: float | None = None
+    """How fast its disks are read, all together."""
+    datastore_latency_ms: int | None = None
+    """Reading slows down while a datastore answers slower."""
 
     @property
     def timezone(self) -> ZoneInfo:

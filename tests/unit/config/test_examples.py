@@ -11,18 +11,23 @@ from offhost.config.section import Section
 from offhost.config.yaml import dotted, parse
 
 EXAMPLES = Path(__file__).parents[3] / "config"
+OF_FOLDERS = {
+    "directory",
+    *(f"directory.{key}" for key in ("path", "consistency", "shutdown_timeout", "force_off")),
+}
+"""In web01-folder.yaml: no job has everything."""
 
 
 def test_the_examples_are_right() -> None:
     configuration = load(EXAMPLES / "proxy.yaml")
-    assert [job.job for job in configuration.jobs] == ["by-hand", "nightly-production"]
+    assert [job.job for job in configuration.jobs] == ["by-hand", "hosts", "nightly-production", "web01-folder"]
 
 
 @pytest.mark.parametrize(
     ("model", "file", "elsewhere"),
     [
         (Proxy, "proxy.yaml", {"vcenters.*.ca_file", "repositories.*.key_file", "repositories.*.encryption"}),
-        (Job, "jobs.d/nightly-production.yaml", {"select.exclude.folder"}),
+        (Job, "jobs.d/nightly-production.yaml", {"select.exclude.folder"} | OF_FOLDERS),
     ],
 )
 def test_the_examples_show_every_key(model: type[Section], file: str, elsewhere: set[str]) -> None:
