@@ -1,7 +1,7 @@
 """Small repositories for tests: real ones, with a passphrase that is cheap to stretch."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from offhost.ids import DiskKey, VmId, image_id
 from offhost.repository.keys.credentials import Passphrase
 from offhost.repository.keys.wrappers import Argon2Cost
 from offhost.repository.points.manifest import Manifest, PointDisk, Predecessor
+from offhost.repository.points.restorepoint import PointDiskReader
 from offhost.repository.repository import Repository, create
 from offhost.repository.session import WriteSession
 
@@ -106,6 +107,18 @@ def content(repository: Repository, point: Manifest) -> bytes:
     buffer = bytearray(disk.size_bytes)
     disk.read_into(0, memoryview(buffer))
     return bytes(buffer)
+
+
+def restored(disk: PointDiskReader, workers: SpanWorkers, *, spans: Iterable[int] | None = None) -> bytes:
+    """A disk, or some spans of it, as a restore puts it together."""
+    target = bytearray(disk.size_bytes)
+    for part in disk.parts(range(len(disk.map)) if spans is None else spans, workers, threading.Event()):
+        for span in part.spans:
+            with part.pieces(span) as pieces:
+                for at, data in pieces:
+                    assert target.count(0, at, at + len(data)) == len(data), "no byte is written twice"
+                    target[at : at + len(data)] = data
+    return bytes(target)
 
 
 @contextmanager

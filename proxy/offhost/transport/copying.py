@@ -5,8 +5,9 @@ repository does with every byte.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,13 +22,45 @@ Progress = Callable[[int], object]
 """Told how many bytes more are done, holes included, one call at a time from any thread; raising ends the copy."""
 
 
-@runtime_checkable
-class Lender(Protocol):
-    """A source that may have a span in memory of its own already, or soon."""
+class Part(Protocol):
+    """Spans of a disk that are read together. Thread-safe."""
 
-    def lent(self, offset: int, length: int) -> AbstractContextManager[memoryview | None]:
-        """A whole span's bytes for as long as the scope lasts; None where `read_into` does as well."""
+    @property
+    def spans(self) -> Sequence[int]:
+        """In the order in which they are best read."""
         ...
+
+    def pieces(self, span: int) -> AbstractContextManager[Iterable[tuple[int, memoryview]]]:
+        """What is to be written once a span was read, anywhere on the disk; valid within the scope.
+
+        Each byte of the part that is not in a hole is in a piece of one of its spans.
+        """
+        ...
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A source that reads once what belongs to several places."""
+
+    def parts(self, spans: Iterable[int], workers: SpanWorkers, stop: threading.Event) -> Iterator[Part]:
+        """All of these spans, part by part, each to be done with before the next is asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _InOrder:
+    """The spans of any source, each written where it was read."""
+
+    source: ReadAt
+    workers: SpanWorkers
+    spans: Sequence[int]
+
+    @contextmanager
+    def pieces(self, span: int) -> Iterator[Iterable[tuple[int, memoryview]]]:
+        """The span without its zeros."""
+        buffer = self.workers.buffer()[: _length(self.source, span)]
+        self.source.read_into(span * SPAN_BYTES, buffer)
+        yield ((span * SPAN_BYTES + low, buffer[low:high]) for low, high in _data(buffer))
 
 
 def copy_out(source: ReadAt, target: WriteAt, workers: SpanWorkers, progress: Progress) -> None:
@@ -37,29 +70,20 @@ def copy_out(source: ReadAt, target: WriteAt, workers: SpanWorkers, progress: Pr
     """
     spans = touched_spans(source.allocated())
     lock = threading.Lock()
+    stop = threading.Event()
     progress(source.size_bytes - sum(_length(source, span) for span in spans))
+    parts = source.parts(spans, workers, stop) if isinstance(source, Planner) else [_InOrder(source, workers, spans)]
+    for part in parts:
 
-    def one(span: int) -> None:
-        start = span * SPAN_BYTES
-        with _read(source, span, workers) as buffer:
-            for low, high in _data(buffer):
-                target.write_at(start + low, buffer[low:high])
-        with lock:
-            progress(_length(source, span))
+        def one(span: int, part: Part = part) -> None:
+            with part.pieces(span) as pieces:
+                for at, data in pieces:
+                    target.write_at(at, data)
+            with lock:
+                progress(_length(source, span))
 
-    workers.each(spans, one, threading.Event())
+        workers.each(part.spans, one, stop)
     target.sync()
-
-
-@contextmanager
-def _read(source: ReadAt, span: int, workers: SpanWorkers) -> Iterator[memoryview]:
-    """A span's bytes while the scope lasts: as the source lends them, or in this thread's buffer."""
-    start, length = span * SPAN_BYTES, _length(source, span)
-    with source.lent(start, length) if isinstance(source, Lender) else nullcontext() as lent:
-        buffer = lent or workers.buffer()[:length]
-        if lent is None:
-            source.read_into(start, buffer)
-        yield buffer
 
 
 def _length(source: ReadAt, span: int) -> int:

@@ -18,7 +18,7 @@ from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
 from support.damage import chunks_of, place_of, rot
 from support.faulty_backend import FaultyBackend
-from support.repositories import PASSPHRASE, Memory, back_up, content, noise, opened
+from support.repositories import PASSPHRASE, Memory, back_up, content, noise, opened, restored
 
 FIELDS = pytest.mark.parametrize("field", ["slot", "offset", "stored", "plain", "kind", "codec"])
 
@@ -51,12 +51,8 @@ def with_a_hand(repository: Repository, point: Manifest) -> bytes:
     assert hands.lend() is None
     assert hands._free[0]._conversation.poll(60)
     disk = repository.restore_point(point).disk()
-    found = bytearray()
-    for offset in range(0, disk.size_bytes, SPAN_BYTES):
-        with disk.lent(offset, min(SPAN_BYTES, disk.size_bytes - offset)) as span:
-            assert span is not None
-            found += span
-    return bytes(found)
+    with SpanWorkers(1) as workers:
+        return restored(disk, workers)
 
 
 @FIELDS

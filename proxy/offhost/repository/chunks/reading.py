@@ -116,11 +116,12 @@ class PackReader:
             left += given
         for fetched, position in left:
             chunk, _ = fetched.batch[position]
-            plain = self._open_one(fetched, position, kind)
-            for start, length in places[chunk]:
-                if len(plain) != length:
-                    raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {len(plain)} bytes where the map says {length}")
-                hand.span[start : start + length] = plain
+            _put(hand.span, chunk, self._open_one(fetched, position, kind), places[chunk])
+
+    def read_to(self, span: memoryview, places: Places, kind: Kind) -> None:
+        """Read chunks into all their places in a span's memory. Raises as `read_many` does."""
+        for chunk, plain in self.read_many(list(places), kind):
+            _put(span, chunk, plain, places[chunk])
 
     def _find(self, chunks: Sequence[ChunkId], kind: Kind) -> list[Location]:
         places, unreached = self._index.look_up(chunks), None
@@ -211,6 +212,13 @@ class PackReader:
     def id_key(self, kind: Kind) -> bytes:
         """What ids of this kind are keyed with."""
         return self._id_keys[kind]
+
+
+def _put(span: memoryview, chunk: ChunkId, plain: bytes | memoryview, places: Sequence[tuple[int, int]]) -> None:
+    for start, length in places:
+        if len(plain) != length:
+            raise PackCorrupt(f"chunk {chunk.hex()[:12]} has {len(plain)} bytes where the map says {length}")
+        span[start : start + length] = plain
 
 
 def _by_place(place: tuple[ChunkId, Location]) -> tuple[str, int]:

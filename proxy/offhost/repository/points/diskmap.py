@@ -7,6 +7,8 @@ where chunks lie (reading), the disk's content as ReadAt (disk).
 from collections.abc import Callable, Iterable, Iterator
 
 import blake3
+import numpy as np
+from numpy.typing import NDArray
 
 from offhost.chunking.spans import SPAN_BYTES, SpanMap
 from offhost.errors import IntegrityError, PackCorrupt
@@ -31,7 +33,8 @@ PAGE_SPANS = 1024
 _SLOT = 68
 _HOLE = bytes(_SLOT)
 _EMPTY = SpanMap.of([])
-_CACHED_SPANS = 64
+_CACHED_ENTRIES = 64 << 10
+"""Of 100 spans or so; the maps of a few spans, when somebody has made up very small chunks."""
 
 
 def span_count(size_bytes: int) -> int:
@@ -49,10 +52,15 @@ def leaves_of_page(page: bytes) -> list[ChunkId]:
 
 def root_digest(size_bytes: int, cutter: str, slots: Iterable[bytes], key: bytes) -> bytes:
     """What a manifest says of a whole disk; of each span only the digest, the first 32 bytes of its slot, counts."""
-    digest = blake3.blake3(size_bytes.to_bytes(8, "little") + cutter.encode(), key=key)
-    for slot in slots:
-        digest.update(slot[:32])
-    return digest.digest()
+    return _root_digest(size_bytes, cutter, b"".join(slot[:32] for slot in slots), key)
+
+
+def _root_digest(size_bytes: int, cutter: str, digests: bytes, key: bytes) -> bytes:
+    return blake3.blake3(size_bytes.to_bytes(8, "little") + cutter.encode() + digests, key=key).digest()
+
+
+def _weight(entries: SpanMap) -> int:
+    return len(entries) + 64  # an empty one costs something, too
 
 
 class DiskMap:
@@ -71,11 +79,7 @@ class DiskMap:
         if any(len(page) > PAGE_SPANS * _SLOT for page in pages.values()):  # a disk may name one a thousand times
             raise PackCorrupt("a list page is longer than its spans need")
         self._table = b"".join(pages[page] for page in ref.pages)
-        slots = map(self.slot, range(count))
-        if (
-            len(self._table) != count * _SLOT
-            or root_digest(ref.size_bytes, ref.cutter, slots, metadata_id_key) != ref.root
-        ):
+        if len(self._table) != count * _SLOT or self._digest() != ref.root:
             raise PackCorrupt("a disk's list pages do not match its root digest")
         self._resolved: dict[int, tuple[SpanMap, int]] = {}
 
@@ -85,6 +89,16 @@ class DiskMap:
     def slot(self, span: int) -> bytes:
         """A span's digest, leaf id and data bytes; all zeros for a hole."""
         return self._table[span * _SLOT : (span + 1) * _SLOT]
+
+    def _digest(self) -> bytes:
+        """Of the whole table at once: a disk of 64 TiB has two million spans."""
+        digests = np.frombuffer(self._table, np.uint8).reshape(-1, _SLOT)[:, :32].tobytes()
+        return _root_digest(self.ref.size_bytes, self.ref.cutter, digests, self._key)
+
+    def held(self) -> NDArray[np.bool_]:
+        """Which spans are no holes."""
+        held: NDArray[np.bool_] = np.frombuffer(self._table, np.uint8).reshape(-1, _SLOT).any(axis=1)
+        return held
 
     def leaf(self, span: int) -> ChunkId | None:
         """The chunk that holds a span's leaf, None for a hole."""
@@ -108,10 +122,15 @@ class DiskMap:
         found = self._resolved.get(span)
         if found is None:
             found = self._resolve(span)
-            if len(self._resolved) >= _CACHED_SPANS:
-                self._resolved = {}
-            self._resolved[span] = found
+            known = dict(self._resolved)
+            if sum(_weight(entries) for entries, _ in known.values()) >= _CACHED_ENTRIES:
+                known = {}
+            self._resolved = known | {span: found}
         return found
+
+    def fresh(self, span: int) -> SpanMap:
+        """A span's chunks, checked like any, for who needs them once."""
+        return self._resolve(span)[0]
 
     def _resolve(self, span: int) -> tuple[SpanMap, int]:
         patches: list[Patch] = []

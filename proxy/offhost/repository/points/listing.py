@@ -5,7 +5,7 @@ Does not own: the manifest's form (manifest), writing a point (session), reading
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -45,8 +45,14 @@ class Points:
     def latest(self, vm: VmId) -> Manifest | None:
         """The last point of a VM that opens, read afresh, to build on; None when there is none.
 
-        That another one is older is remembered by this process: points do not change. Raises: IntegrityError when what
-        was condemned or swept cannot be told.
+        Raises: IntegrityError when what was condemned or swept cannot be told.
+        """
+        return next(self.newest_first(vm), None)
+
+    def newest_first(self, vm: VmId) -> Iterator[Manifest]:
+        """The points of a VM that open, each read afresh when its turn comes, to build on.
+
+        Which one is older is remembered by this process: points do not change. Raises: as `latest`.
         """
         dead, orders = self.gone(strict=True), dict[str, Order]()
         for item in self._backend.list(f"points/{self._keyring.vm_folder(vm)}/"):
@@ -55,8 +61,7 @@ class Points:
         for name in sorted(orders, key=orders.__getitem__, reverse=True):
             with suppress(IntegrityError):  # damaged since it was looked at
                 if point := self._read(name):
-                    return point
-        return None
+                    yield point
 
     def _order(self, name: str) -> Order | None:
         """Where a point stands among those of its VM; None for what does not count or, by now, does not open."""

@@ -3,12 +3,17 @@
 Does not own: where what is read goes.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from offhost.blockio import check_range, clear
-from offhost.chunking.spans import SPAN_BYTES
+from offhost.chunking.spans import SPAN_BYTES, SpanMap
+from offhost.chunking.workers import SpanWorkers
 from offhost.errors import NotFound, PackCorrupt
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId
@@ -16,8 +21,13 @@ from offhost.repository.chunks.packs import Kind
 from offhost.repository.chunks.reading import PackReader
 from offhost.repository.points.diskmap import DiskMap
 from offhost.repository.points.manifest import Manifest, PointDisk, PointFile
+from offhost.repository.points.readings import Reading, readings
 
 _FILE_LIMIT_BYTES = 64 << 20
+
+_PART_CHUNKS = 1 << 20
+"""A disk is planned by parts of so many chunks, 64 GiB of them: 100 MiB of memory."""
+_MAPS_AT_ONCE = 16
 
 
 class PointDiskReader:
@@ -37,10 +47,10 @@ class PointDiskReader:
 
     def allocated(self) -> ExtentMap:
         """The spans that hold anything."""
+        edges = np.flatnonzero(np.diff(self.map.held(), prepend=False, append=False)) * SPAN_BYTES
         return ExtentMap(
-            Extent(span * SPAN_BYTES, min((span + 1) * SPAN_BYTES, self.size_bytes))
-            for span in range(len(self.map))
-            if self.map.leaf(span) is not None
+            Extent(start, min(end, self.size_bytes))
+            for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
         )
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -56,7 +66,7 @@ class PointDiskReader:
     def _read_within(self, span: int, start: int, buffer: memoryview) -> None:
         """Copy the pieces of a span's chunks that overlap `[start, start + len(buffer))`, and clear what is between."""
         end = start + len(buffer)
-        places = self._laid_out(span, start, buffer)
+        places = _laid_out(self.map.span(span).overlapping(start, end), start, buffer)
         for chunk, plain in self._reader.read_many(list(places), Kind.CONTENT):
             for at, length in places[chunk]:
                 if len(plain) != length:
@@ -64,31 +74,77 @@ class PointDiskReader:
                 low, high = max(at, start), min(at + length, end)
                 buffer[low - start : high - start] = memoryview(plain)[low - at : high - at]
 
-    def _laid_out(self, span: int, start: int, buffer: memoryview) -> dict[ChunkId, list[tuple[int, int]]]:
-        """Where, and how long, the chunks are that a part of a span needs; what is between them is cleared."""
-        end, at = start + len(buffer), start
-        places: dict[ChunkId, list[tuple[int, int]]] = {}
-        for ref in self.map.span(span).overlapping(start, end):
-            places.setdefault(ref.id, []).append((ref.start, ref.length))
-            clear(buffer[at - start : max(ref.start, at) - start])
-            at = ref.start + ref.length
-        clear(buffer[min(at, end) - start :])
-        return places
+    def parts(self, spans: Iterable[int], workers: SpanWorkers, stop: threading.Event) -> Iterator["DiskPart"]:
+        """Parts of the disk in which each chunk is read once, whatever places it has; together they are these spans.
 
-    @contextmanager
-    def lent(self, offset: int, length: int) -> Iterator[memoryview | None]:
-        """One span, whole, in memory that another process has read it into; None where `read_into` does as well."""
-        span, start = divmod(offset, SPAN_BYTES)
-        with self._reader.hands.lent() as hand:
-            if hand is None or start or length < min(SPAN_BYTES, self.size_bytes - offset):
-                yield None
-                return
-            buffer = hand.span[:length]
-            self._reader.fill(hand, self._laid_out(span, 0, buffer), Kind.CONTENT)
-            yield buffer
+        Each in turn: the next is looked at when the caller has done with the one before. Raises: Stopped.
+        """
+        maps: dict[int, SpanMap] = {}
+
+        def resolve(span: int) -> None:
+            maps[span] = self.map.fresh(span)
+
+        left = iter(spans)
+        while some := list(islice(left, _MAPS_AT_ONCE * workers.threads)):
+            workers.each(some, resolve, stop)
+            if sum(map(len, maps.values())) >= _PART_CHUNKS:
+                yield self._part(maps, workers)
+                maps.clear()
+        if maps:
+            yield self._part(maps, workers)
+
+    def _part(self, maps: Mapping[int, SpanMap], workers: SpanWorkers) -> "DiskPart":
+        return DiskPart(self._reader, workers, dict(readings(dict(sorted(maps.items())))))
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPart:
+    """Some spans of a disk, planned together. Thread-safe."""
+
+    reader: PackReader
+    workers: SpanWorkers
+    readings: Mapping[int, Reading]
+
+    @property
+    def spans(self) -> Sequence[int]:
+        """Ascending."""
+        return list(self.readings)
+
+    @contextmanager
+    def pieces(self, span: int) -> Iterator[Iterable[tuple[int, memoryview]]]:
+        """What is to be written for a span, and where on the disk, here and elsewhere; valid within the scope.
+
+        When all spans of all parts were written, all was that is no hole, each byte once. Raises: IntegrityError, and
+        then nothing of the span is given out.
+        """
+        reading = self.readings[span]
+        if not reading.writes:
+            yield []
+            return
+        with self.reader.hands.lent() as hand:
+            buffer = hand.span if hand else self.workers.buffer()
+            size = int(reading.own.starts[-1]) + int(reading.own.lengths[-1])
+            places = _laid_out(reading.own, 0, buffer[:size])
+            if hand:
+                self.reader.fill(hand, places, Kind.CONTENT)
+            else:
+                self.reader.read_to(buffer, places, Kind.CONTENT)
+            yield [(write.to, buffer[write.low : write.high]) for write in reading.writes]
+
+
+def _laid_out(entries: SpanMap, start: int, buffer: memoryview) -> dict[ChunkId, list[tuple[int, int]]]:
+    """Where, and how long, chunks are of which a span's part needs something; what is between them is cleared."""
+    end, at = start + len(buffer), start
+    places: dict[ChunkId, list[tuple[int, int]]] = {}
+    for ref in entries:
+        places.setdefault(ref.id, []).append((ref.start, ref.length))
+        clear(buffer[at - start : max(ref.start, at) - start])
+        at = ref.start + ref.length
+    clear(buffer[min(at, end) - start :])
+    return places
 
 
 @dataclass(frozen=True, slots=True)
