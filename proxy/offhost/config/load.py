@@ -34,6 +34,7 @@ class Configuration:
     datastores: tuple[Datastore, ...]
     repositories: Mapping[str, Repository]
     limits: Limits
+    opt_out_tag: str | None
     jobs: tuple[Job, ...]
 
 
@@ -61,6 +62,7 @@ def load(file: Path) -> Configuration:
         datastores=proxy.datastores,
         repositories=proxy.repositories,
         limits=proxy.limits,
+        opt_out_tag=proxy.opt_out_tag,
         jobs=tuple(job for _, job in jobs if job is not None),
     )
 

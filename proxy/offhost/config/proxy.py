@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from offhost.config.section import AbsolutePath, Fraction, Name, Rate, SecretReference, Section, Text, wrong
+from offhost.config.section import AbsolutePath, Fraction, Name, Rate, SecretReference, Section, Tag, Text, wrong
 
 
 def _loopback(address: str) -> str:
@@ -33,6 +33,10 @@ def _thumbprint(text: str) -> str:
             " | openssl x509 -noout -fingerprint -sha256",
         )
     return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
+
+
+def _unless_none(value: object) -> object:
+    return None if value == "none" else value
 
 
 class Listen(Section):
@@ -121,5 +125,8 @@ class Proxy(Section):
     datastores: tuple[Datastore, ...] = Field(default=(), description="datastores mounted on this proxy")
     repositories: Mapping[Name, Repository] = Field(
         default_factory=dict, description="repositories, by a name for each"
+    )
+    opt_out_tag: Annotated[Tag | None, BeforeValidator(_unless_none)] = Field(
+        default="offhost:exclude", description="no job backs up a VM with this tag; none: no tag is asked for"
     )
     limits: Limits = Field(default_factory=Limits, description="what is done at once")

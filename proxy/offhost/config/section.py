@@ -82,6 +82,13 @@ def _age(value: Any) -> Any:
         raise wrong("not a length of time", str(error)) from None
 
 
+def _tag(text: str) -> str:
+    category, separator, name = text.partition(":")
+    if not (category and separator and name):
+        raise wrong("not a tag with its category", 'write it as "backup:nightly"; "backup:*" is any of the category')
+    return text
+
+
 def _secret(value: Any) -> Secret:
     secret = Secret.parse(value) if isinstance(value, str) else None
     if secret is None:
@@ -96,6 +103,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 """A name that can stand in a URL, a file name and a metric's label."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Tag = Annotated[Text, AfterValidator(_tag)]
+"""`category:tag`, a pattern."""
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Fraction = Annotated[float, BeforeValidator(_percent)]
 Minutes = Annotated[int, BeforeValidator(_minutes)]

@@ -1,19 +1,21 @@
-"""Tags of VMs: read, to be saved with restore points, and attached again.
+"""Tags of VMs: read, to choose VMs by and to be saved with restore points, and attached again.
 
 Owns: the calls. Does not own: the interface they go over (`rest`).
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
-from offhost.aio import shielded
+from offhost.aio import retrying, shielded
 from offhost.errors import VSphereError
 from offhost.vsphere.rest import Ask
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.values import Vm
 
 _TAGGING = "/com/vmware/cis/tagging"
+_READ_RETRIES = 3
 
 
 async def tags_of(vsphere: VSphere, vm: Vm) -> list[dict[str, str]]:
@@ -27,6 +29,31 @@ async def tags_of(vsphere: VSphere, vm: Vm) -> list[dict[str, str]]:
             return sorted((_tag(ask, str(one)) for one in attached or ()), key=lambda tag: tag["id"])
 
     return await shielded(asyncio.to_thread(call))
+
+
+async def tagged(vsphere: VSphere, patterns: Collection[str]) -> dict[str, frozenset[str]]:
+    """The morefs of the VMs that bear a tag of each pattern, `category:tag` with `*`, `?` and `[...]`, exact case.
+
+    What is asked grows with the categories and the tags in those that are meant, not with the VMs: these are asked for
+    in one call. None at a standalone host. Raises: VSphereError, SessionLost, LoginFailed.
+    """
+    if not patterns or not vsphere.about.is_vcenter:
+        return {pattern: frozenset() for pattern in patterns}
+
+    def call() -> dict[str, frozenset[str]]:
+        with vsphere.rest.session() as ask:
+            names = dict(_named_tags(ask, patterns))
+            bearers = _bearers(ask, list(names)) if names else {}
+        return {
+            pattern: frozenset(
+                vm for tag, name in names.items() if fnmatchcase(name, pattern) for vm in bearers.get(tag, ())
+            )
+            for pattern in patterns
+        }
+
+    return await retrying(
+        lambda: shielded(asyncio.to_thread(call)), times=_READ_RETRIES, wait_s=vsphere.endpoint.retry_wait_s
+    )
 
 
 async def attach_tags(vsphere: VSphere, vm: Vm, tags: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -44,6 +71,27 @@ async def attach_tags(vsphere: VSphere, vm: Vm, tags: Sequence[Mapping[str, Any]
         return await shielded(asyncio.to_thread(call))
     except VSphereError as error:
         return [f"{vm.name}: its tags were not attached: {error}"]
+
+
+def _named_tags(ask: Ask, patterns: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The tags that the patterns mean, by id, as `category:tag`."""
+    for category_id in ask("GET", f"{_TAGGING}/category") or ():
+        category = str(ask("GET", f"{_TAGGING}/category/id:{category_id}")["name"])
+        if not any(fnmatchcase(category, pattern.partition(":")[0]) for pattern in patterns):
+            continue
+        for tag in ask("POST", f"{_TAGGING}/tag/id:{category_id}?~action=list-tags-for-category") or ():
+            name = f"{category}:{ask('GET', f'{_TAGGING}/tag/id:{tag}')['name']}"
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                yield str(tag), name
+
+
+def _bearers(ask: Ask, tags: Sequence[str]) -> dict[str, list[str]]:
+    """The morefs of the VMs that bear each tag."""
+    path = f"{_TAGGING}/tag-association?~action=list-attached-objects-on-tags"
+    return {
+        str(one["tag_id"]): [str(ref["id"]) for ref in one["object_ids"] or () if ref["type"] == "VirtualMachine"]
+        for one in ask("POST", path, {"tag_ids": list(tags)}) or ()
+    }
 
 
 def _tag(ask: Ask, tag: str) -> dict[str, str]:

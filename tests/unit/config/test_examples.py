@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from offhost.config import load
-from offhost.config.job import Job
+from offhost.config.job import Job, Rule
 from offhost.config.proxy import Proxy
 from offhost.config.section import Section
 from offhost.config.yaml import dotted, parse
@@ -27,7 +27,11 @@ def test_the_examples_are_right() -> None:
     ("model", "file", "elsewhere"),
     [
         (Proxy, "proxy.yaml", {"vcenters.*.ca_file", "repositories.*.key_file", "repositories.*.encryption"}),
-        (Job, "jobs.d/nightly-production.yaml", {"select.exclude.folder"} | OF_FOLDERS),
+        (
+            Job,
+            "jobs.d/nightly-production.yaml",
+            {f"select.exclude.{key}" for key in Rule.model_fields if key != "name"} | OF_FOLDERS,
+        ),
     ],
 )
 def test_the_examples_show_every_key(model: type[Section], file: str, elsewhere: set[str]) -> None:

@@ -62,11 +62,39 @@ def test_what_offhost_is_going_to_have_is_refused_as_not_yet_supported(
     assert hint is not None
 
 
-def test_a_tag_in_a_selection_is_refused_once_and_the_rest_not_blamed_for_it(files: Files, refusal: Refusal) -> None:
-    files.job("nightly.yaml", JOB.replace('name: "db-*"', 'tag: "backup:nightly"'))
-    ((message, _), *more) = refusal()
-    assert message == "jobs.d/nightly.yaml:5:16: select.include[0].tag: is not supported yet"
-    assert not more
+@pytest.mark.parametrize(
+    ("rule", "mistake"),
+    [
+        ('tag: "nightly"', "select.include[0].tag: not a tag with its category"),
+        ('tag: "backup:"', "select.include[0].tag: not a tag with its category"),
+        ('attribute: "owner"', "select.include[0].attribute: not a custom attribute with its value"),
+        ("folder: vm/Production", "select.include[0].folder: not an inventory path"),
+        ("", "select.include[0]: a rule says what it names"),
+    ],
+)
+def test_a_rule_that_names_nothing_is_refused_once_at_its_place(
+    files: Files, refusal: Refusal, rule: str, mistake: str
+) -> None:
+    files.job("nightly.yaml", JOB.replace('name: "db-*"', rule))
+    ((message, hint),) = refusal()
+    assert mistake in message
+    assert hint
+
+
+def test_a_rule_may_name_several_things_which_must_all_fit(files: Files) -> None:
+    files.job("nightly.yaml", JOB.replace('name: "db-*"', 'name: "db-*", cluster: edge, tag: "backup:*"'))
+    select = load(files.file).jobs[0].select
+    assert select
+    (rule,) = select.include
+    assert (rule.name, rule.cluster, rule.tag, rule.folder) == ("db-*", "edge", "backup:*", None)
+
+
+def test_vms_opt_out_by_a_tag_of_choice_or_by_none(files: Files) -> None:
+    assert load(files.file).opt_out_tag == "offhost:exclude"
+    files.proxy(PROXY + 'opt_out_tag: "ops:no-backup"\n')
+    assert load(files.file).opt_out_tag == "ops:no-backup"
+    files.proxy(PROXY + "opt_out_tag: none\n")
+    assert load(files.file).opt_out_tag is None
 
 
 def test_a_bad_cron_line_is_refused_at_its_place_with_an_example(files: Files, refusal: Refusal) -> None:

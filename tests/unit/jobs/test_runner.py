@@ -62,7 +62,7 @@ async def test_a_warning_on_a_vm_is_a_warning_on_the_run(runner: Runner, engine:
 async def test_a_job_that_selects_nothing_says_so(runner: Runner, engine: SmallEngine) -> None:
     engine.vms = []
     run = await runner.run(job(), "cli")
-    assert (run.state, run.warnings) == ("warning", ("the job selects no VM",))
+    assert (run.state, run.warnings) == ("warning", ("`include` names no VM with name: *", "the job selects no VM"))
 
 
 async def test_a_vcenter_that_refuses_fails_the_run_with_its_reason(runner: Runner, engine: SmallEngine) -> None:
@@ -185,8 +185,8 @@ async def test_a_history_that_cannot_be_written_does_not_end_the_other_vms(
 
 
 async def test_a_plan_touches_nothing(runner: Runner, engine: SmallEngine, catalog: Catalog, tmp_path: Path) -> None:
-    plans = await runner.plan(job())
-    assert [plan.vm for plan in plans] == ["web01", "web02"]
+    plan = await runner.plan(job())
+    assert [one.vm for one in plan.vms] == ["web01", "web02"]
     assert not engine.cleaned_up
     assert catalog.runs(limit=1) == []
 

@@ -1,7 +1,9 @@
 """Which VMs a job means."""
 
-from offhost.jobs.selection import selected
+from offhost.jobs.selection import Selection, selected
 from offhost.jobs.spec import Rule
+from offhost.vsphere.inventory import Listing
+from offhost.vsphere.values import Vm
 from support.small_engine import job, vm
 
 VMS = [
@@ -13,8 +15,12 @@ VMS = [
 ]
 
 
+def select(vms: list[Vm], include: tuple[Rule, ...], exclude: tuple[Rule, ...] = ()) -> Selection:
+    return selected(job(include=include, exclude=exclude), Listing(vms, []), {}, None)
+
+
 def names(include: tuple[Rule, ...], exclude: tuple[Rule, ...] = ()) -> list[str]:
-    return [one.name for one in selected(job(include=include, exclude=exclude), VMS)]
+    return [one.name for one in select(VMS, include, exclude).chosen]
 
 
 def test_a_pattern_names_vms_in_exact_case() -> None:
@@ -37,4 +43,4 @@ def test_what_is_excluded_is_not_selected_whoever_includes_it() -> None:
 
 def test_two_vms_of_one_name_are_both_selected() -> None:
     twins = [vm("twin", folder="/DC0/vm/a"), vm("twin", folder="/DC0/vm/b")]
-    assert selected(job(include=(Rule(name="twin"),)), twins) == twins
+    assert select(twins, (Rule(name="twin"),)).chosen == twins
