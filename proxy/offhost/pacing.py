@@ -84,3 +84,7 @@ class Paces:
         """Wait until this many bytes may be read under every bound, or until `stop` is set."""
         for pace in self.bounds:
             pace.take(count, stop, self.flow)
+
+
+UNBOUND = Paces()
+"""As fast as it goes."""

@@ -67,6 +67,15 @@ class SimulatedDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedHost:
+    """An ESX host that listens itself; its name is its address."""
+
+    moref: str
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatedSnapshot:
     """A snapshot of a VM, as the VM's tree lists it (parents first)."""
 
@@ -256,6 +265,14 @@ class SimulatedVCenter:
         """Let the guest's Tools run, or not."""
         self._command("tools", vm=vm, flag=running)
 
+    def set_guest_shutdown(self, vm: str, *, takes_s: float | None) -> None:
+        """How long the guest takes to shut down when asked (0.1 s at first); None: it never does."""
+        self._command("guest_shutdown", vm=vm, seconds=-1.0 if takes_s is None else takes_s)
+
+    def power_state(self, vm: str) -> str:
+        """vSphere's word for it: `poweredOn`, `poweredOff`, `suspended`."""
+        return str(self._command("power_state", vm=vm)["state"])
+
     def set_encrypted(self, vm: str, *, key_id: str = "key-1") -> None:
         """Let the VM's configuration name an encryption key."""
         self._command("encrypt", vm=vm, name=key_id)
@@ -264,9 +281,24 @@ class SimulatedVCenter:
         """What the datastore says of its space, until it is refreshed."""
         self._command("free_space", datastore=datastore, length=free_bytes, offset=capacity_bytes)
 
+    def set_latency(self, datastore: str, milliseconds: int) -> None:
+        """How long the hosts measure that the datastore takes to answer; never measured at first."""
+        self._command("latency", datastore=datastore, number=milliseconds)
+
     def migrate(self, vm: str, datastore: str) -> None:
         """Storage migration: every file of the VM moves to the other datastore."""
         self._command("migrate", vm=vm, datastore=datastore)
+
+    # --- hosts
+
+    def serve_hosts(self) -> tuple[SimulatedHost, ...]:
+        """Let the ESX hosts listen themselves, where they hand out bundles of their configuration; once."""
+        return tuple(SimulatedHost(one["host"], one["name"], one["uuid"]) for one in self._command("serve_hosts"))
+
+    def spoil_bundle(self, host: str, *, content: bytes | None = None, address: str = "") -> None:
+        """Let the next bundle of a host be this, or lie at this address as the host says."""
+        data = None if content is None else base64.b64encode(content).decode()
+        self._command("spoil_bundle", vm=host, data=data, description=address)
 
     # --- disks
 
@@ -305,6 +337,10 @@ class SimulatedVCenter:
     def set_change_tracking(self, vm: str, *, on: bool) -> None:
         """Flip the VM's switch, as another product might. It takes effect at the next stun."""
         self._command("change_tracking", vm=vm, flag=on)
+
+    def leave_unreported(self, vm: str, disk_key: int, offset: int, length: int) -> None:
+        """Let change tracking lie: what is written to that area, by then or later, is in no answer of its."""
+        self._command("leave_unreported", vm=vm, key=disk_key, offset=offset, length=length)
 
     def set_areas_per_call(self, limit: int) -> None:
         """How many areas QueryChangedDiskAreas answers at most (2000 at first)."""

@@ -91,6 +91,10 @@ func (v *vcenter) carryOut(line []byte) (result interface{}, err error) {
 		return v.journal.copy(c.Flag), nil
 	case "create_vm":
 		return v.createVM(c)
+	case "serve_hosts":
+		return v.hosts.serve()
+	case "spoil_bundle":
+		return v.hosts.spoil(c)
 	case "free_space":
 		return setFreeSpace(c)
 	}
@@ -107,6 +111,9 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 	case "keep_tracking":
 		v.keepTracking = c.Flag
 		return answer{}, nil
+	case "latency":
+		v.latencies[c.Datastore] = int64(c.Number)
+		return answer{}, nil
 	}
 	vm := findVM(c.VM)
 	if vm == nil {
@@ -115,6 +122,14 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 	switch c.Do {
 	case "write":
 		return answer{}, v.guestWrites(vm, c.Key, c.Offset, c.Data)
+	case "leave_unreported":
+		disk := diskByKey(vm.Config.Hardware.Device, c.Key)
+		if disk == nil {
+			return nil, fmt.Errorf("%s has no disk %d", vm.Name, c.Key)
+		}
+		uuid := backingOf(disk).Uuid
+		v.unreported[uuid] = append(v.unreported[uuid], span{c.Offset, c.Length})
+		return answer{}, nil
 	case "read":
 		data, err := guestReads(vm, c.Key, c.Offset, c.Length)
 		return answer{"data": data}, err
@@ -127,6 +142,11 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 		return answer{}, nil
 	case "stick_consolidation":
 		v.stuck[c.VM] = c.Flag
+		return answer{}, nil
+	case "power_state":
+		return answer{"state": vm.Runtime.PowerState}, nil
+	case "guest_shutdown":
+		v.shutdowns[c.VM] = time.Duration(c.Seconds * float64(time.Second))
 		return answer{}, nil
 	case "tools":
 		setTools(vm, c.Flag)

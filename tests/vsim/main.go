@@ -67,7 +67,8 @@ func main() {
 
 	v := &vcenter{
 		service: service, stock: service.ServeMux, sessions: newSessions(), trackers: map[string]*tracker{},
-		areasPerCall: 2000, stuck: map[string]bool{},
+		hosts: hosts{servers: map[string]*esxHost{}}, shutdowns: map[string]time.Duration{}, startTools: map[string]bool{}, unreported: map[string][]span{},
+		areasPerCall: 2000, stuck: map[string]bool{}, latencies: map[string]int64{},
 	}
 	for _, entity := range simulator.Map.All("VirtualMachine") {
 		check(v.reconfigured(entity.(*simulator.VirtualMachine)))

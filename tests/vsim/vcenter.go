@@ -26,14 +26,19 @@ type vcenter struct {
 	sessions *sessions
 	rules    rules
 	journal  journal
+	hosts    hosts
 
 	// mu makes one operation on disks at a time, and guards all below. It is never held across any other call: the
 	// stock simulator locks by object, and a waiting WaitForUpdatesEx keeps its lock until a task of ours has ended.
 	mu           sync.Mutex
 	trackers     map[string]*tracker // by the disk's UUID
+	unreported   map[string][]span   // by the disk's UUID: where change tracking lies, as its bugs have made it do
 	areasPerCall int
-	keepTracking bool            // over a revert
-	stuck        map[string]bool // VMs on which a removed snapshot's deltas stay, as when a disk is locked
+	shutdowns    map[string]time.Duration // how long a VM's guest takes to shut down; never, when negative
+	startTools   map[string]bool          // VMs whose Tools start with them
+	keepTracking bool             // over a revert
+	stuck        map[string]bool  // VMs on which a removed snapshot's deltas stay, as when a disk is locked
+	latencies    map[string]int64 // milliseconds, by the datastore's name
 }
 
 // diskMethods change disks or read how they lie.
@@ -42,7 +47,7 @@ var diskMethods = map[string]bool{
 	"RevertToSnapshot_Task": true, "RevertToCurrentSnapshot_Task": true, "ReconfigVM_Task": true,
 	"CreateVM_Task": true, "RegisterVM_Task": true, "RelocateVM_Task": true, "CloneVM_Task": true,
 	"PowerOnVM_Task": true, "PowerOffVM_Task": true, "Destroy_Task": true, "UnregisterVM": true,
-	"QueryChangedDiskAreas": true, "ConsolidateVMDisks_Task": true,
+	"QueryChangedDiskAreas": true, "ShutdownGuest": true, "ConsolidateVMDisks_Task": true, "QueryPerf": true,
 }
 
 // request is one SOAP call on its way through.
@@ -159,6 +164,19 @@ func (v *vcenter) perform(q *request) *httptest.ResponseRecorder {
 		return reply
 	case *types.QueryEvents:
 		v.queryEvents(reply, args)
+		return reply
+	case *types.BackupFirmwareConfiguration:
+		v.hosts.backupConfiguration(reply, q)
+		return reply
+	case *types.ShutdownGuest:
+		v.shutdownGuest(reply, q)
+		return reply
+	case *types.RetrievePropertiesEx:
+		if v.hosts.certificateOf(reply, args) {
+			return reply
+		}
+	case *types.QueryPerf:
+		v.queryPerf(reply, args)
 		return reply
 	}
 	after, refusal := v.prepare(q)
