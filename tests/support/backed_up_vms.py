@@ -3,16 +3,22 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any
 
+from offhost.backup.audit import AuditPolicy
+from offhost.backup.base import ReadMode
 from offhost.backup.destination import Destination
+from offhost.backup.latency import LatencyLimit
 from offhost.backup.plan import plan
+from offhost.backup.reading import ReadPolicy
 from offhost.backup.report import VmPlan, VmReport
 from offhost.backup.vm import VmBackup, VmSettings
 from offhost.blockio import ReadAt, read_bytes
 from offhost.clock import SystemClock
 from offhost.extents import ExtentMap
 from offhost.ids import RunId, random_id
+from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest
 from offhost.transport.contract import OpenDisk, Transport
 from offhost.vsphere.session import VSphere
@@ -21,6 +27,16 @@ from offhost.vsphere.values import Disk, QuiescePolicy, Vm
 from support.held_vms import OWNER, mounted
 from support.sessions import found
 from support.vcenter import SimulatedVCenter
+
+
+@dataclass(frozen=True, slots=True)
+class ClockAhead(SystemClock):
+    """The system's clock, by so much later."""
+
+    by: timedelta
+
+    def now(self) -> datetime:
+        return SystemClock.now(self) + self.by
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +62,26 @@ class BackedUpVm:
         *,
         transports: list[Transport] | None = None,
         quiesce: QuiescePolicy | None = None,
-        mode: Literal["full", "incremental"] = "incremental",
+        mode: ReadMode = "incremental",
+        full_every: timedelta | None = None,
+        audit: AuditPolicy | None = None,
         min_free: float = 0.0,
         hung_after_s: float = 60.0,
+        paces: Paces = UNBOUND,
+        latency: LatencyLimit | None = None,
         on_cancelled: Callable[[VmReport], None] | None = None,
+        on_lie: Callable[[str, int], None] | None = None,
         is_dead: Callable[[RunId], bool] | None = None,
+        days_later: float = 0,
     ) -> VmBackup:
         settings = VmSettings(
             transports=mounted(self.vcenter) if transports is None else transports,
             quiesce=quiesce or QuiescePolicy("off"),
-            mode=mode,
+            reads=ReadPolicy(mode, full_every, audit),
             min_free=min_free,
             hung_after_s=hung_after_s,
+            paces=paces,
+            latency=latency,
         )
         owner = Owner(OWNER.installation, RunId(random_id()))
         return VmBackup(
@@ -65,10 +89,11 @@ class BackedUpVm:
             destination=self.destination,
             owner=owner,
             settings=settings,
-            clock=SystemClock(),
+            clock=ClockAhead(timedelta(days=days_later)),
             progress=lambda *_: None,
             is_dead=is_dead or (lambda run: run != owner.run),
             on_cancelled=on_cancelled,
+            on_lie=on_lie,
         )
 
     async def run(self, **changes: Any) -> VmReport:

@@ -138,7 +138,24 @@ func (v *vcenter) changedSpans(vm *simulator.VirtualMachine, disk *types.Virtual
 			return nil, "Error caused by file: the snapshot was taken under another change tracking"
 		}
 	}
-	return t.between(since, upto), ""
+	return without(t.between(since, upto), v.unreported[backingOf(disk).Uuid]), ""
+}
+
+// without cuts out of spans what lies in any of the others.
+func without(spans, others []span) []span {
+	for _, other := range others {
+		var left []span
+		for _, s := range spans {
+			if stop := min64(s.end(), other.start); s.start < stop {
+				left = append(left, span{s.start, stop - s.start})
+			}
+			if start := max64(s.start, other.end()); start < s.end() {
+				left = append(left, span{start, s.end() - start})
+			}
+		}
+		spans = left
+	}
+	return spans
 }
 
 // clipAreas turns spans into sorted areas of whole grains from `from` on, at most `limit`, and says how far they tell

@@ -1,16 +1,22 @@
-"""Whether a disk can be read incrementally on the last restore point, or must be read in full, and why.
+"""Whether a disk can be read incrementally on a restore point, or must be read in full, and why.
 
-Owns: what a point remembers of where a disk was read (`source`), and every doubt that means a full read. Pure.
-Does not own: what changed (vsphere.tracking).
+Owns: what a point remembers of where, when and how a disk was read (`source`), every doubt that means a full read, and
+when a full read or an audit is due. Pure. Does not own: what changed (vsphere.tracking).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
+from offhost.clock import moment
 from offhost.ids import DiskKey
-from offhost.repository.points.manifest import PointDisk
+from offhost.repository.points.manifest import Manifest, PointDisk
+from offhost.retention import written_age
 from offhost.vsphere.values import Disk
+
+ReadMode = Literal["full", "incremental", "differential"]
+"""How a disk was read: whole, what changed since its last point, or since its last full read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,11 @@ class Source:
     """The snapshots above which it was taken, from the root down."""
     taken_at: str
     """By the endpoint's clock, shortly before the snapshot."""
+    mode: ReadMode
+    full_at: str | None
+    """When it was last read in full, by this proxy's clock; None when that is not known."""
+    audited_at: str | None
+    """When all of it, or a sample of what was said to be unchanged, was last compared with the disk."""
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -39,10 +50,21 @@ class Source:
             "file": self.file,
             "lineage": list(self.lineage),
             "taken_at": self.taken_at,
+            "mode": self.mode,
+            "full_at": self.full_at,
+            "audited_at": self.audited_at,
         }
 
 
-def source_of(disk: Disk, lineage: Sequence[str], taken_at: str) -> Source:
+def source_of(
+    disk: Disk,
+    lineage: Sequence[str],
+    taken_at: str,
+    *,
+    mode: ReadMode = "full",
+    full_at: str | None = None,
+    audited_at: str | None = None,
+) -> Source:
     """What to remember of a disk of a snapshot."""
     backing = disk.backing
     return Source(
@@ -54,7 +76,46 @@ def source_of(disk: Disk, lineage: Sequence[str], taken_at: str) -> Source:
         file=backing.file,
         lineage=tuple(lineage),
         taken_at=taken_at,
+        mode=mode,
+        full_at=full_at,
+        audited_at=audited_at,
     )
+
+
+def due(last: object, every: timedelta, now: datetime) -> bool:
+    """Whether what was last done then is to be done again. `last` is of a point's source, and hostile.
+
+    What is not known, and a time that lies ahead because a clock was set back, is due.
+    """
+    try:
+        age = now - moment(last)
+    except (TypeError, ValueError, AttributeError):
+        return True
+    return not timedelta() <= age < every
+
+
+def full_due_reason(base: PointDisk | None, every: timedelta | None, now: datetime) -> str | None:
+    """Why a disk that may be read incrementally is read in full for once: its last full read is too long ago."""
+    if every is None or base is None or not due(base.source.get("full_at"), every, now):
+        return None
+    last = str(base.source.get("full_at") or "at a time that is not known")
+    return f"the job reads in full every {written_age(every)}, and last did {last:.40}"
+
+
+def last_full(points: Iterable[Manifest], latest: PointDisk) -> tuple[Manifest | None, str | None]:
+    """The point of the last full read of a disk, among those of its VM, to base a differential on; else why not.
+
+    An earlier full read would do as well, but is further away than anybody who keeps differentials expects: after a
+    full point is gone, the next is made at once.
+    """
+    full_at = latest.source.get("full_at")
+    if not full_at:
+        return None, "when it was last read in full is not known"
+    for point in points:
+        disk = point.disk(latest.key)
+        if disk and disk.source.get("mode") == "full" and disk.source.get("full_at") == full_at:
+            return point, None
+    return None, f"the restore point of its last full read, {full_at!s:.40}, is not in the repository any more"
 
 
 def full_read_reason(

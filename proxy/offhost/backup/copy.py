@@ -6,15 +6,17 @@ Does not own: what changed (the caller knows), cutting and compression (chunking
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from offhost.backup.audit import Comparison, held_by, relative
 from offhost.blockio import ReadAt, clear
 from offhost.chunking.spans import SPAN_BYTES, Chunking, SpanMap, StoredSpan, store_changes, store_span
 from offhost.chunking.workers import SpanWorkers, touched_spans
 from offhost.errors import IntegrityError, SessionFenced
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import DiskKey
+from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.diskmap import DiskMap, DiskMapWriter
 from offhost.repository.points.manifest import DiskMapRef
 from offhost.repository.points.restorepoint import RestorePoint
@@ -44,7 +46,7 @@ class DiskCopy:
 
     `areas` None means a full read: every span that is not known to be all zeros. Otherwise what they cover is read,
     and what heals known damage, and `base` is the map of the disk as it was before they changed. In a full read a base
-    only lends its leaves.
+    only lends its leaves, unless `audit` is there: then all of the disk is compared with it.
     """
 
     source: ReadAt
@@ -53,11 +55,16 @@ class DiskCopy:
     workers: SpanWorkers
     base: DiskMap | None = None
     areas: ExtentMap | None = None
+    audit: Comparison | None = None
     progress: Callable[[int, int], object] = lambda *_: None
     """Told bytes done and in all, from any thread."""
+    paces: Paces = UNBOUND
+    """How fast the source may be read."""
     totals: CopyTotals = CopyTotals()
     wounds: ExtentMap | None = None
     """What is read beside the areas because the repository has no good copy of it; None until `run` has looked."""
+    unreported: ExtentMap = field(default_factory=ExtentMap)
+    """What the audit found to have changed unsaid."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _writer: DiskMapWriter = field(init=False)
 
@@ -86,11 +93,18 @@ class DiskCopy:
                 self.totals = CopyTotals(self.totals.read_bytes + read_bytes, self.totals.new_bytes + stored.new_bytes)
                 self.progress(done, total)
 
-        self.workers.each(spans, one, stop)
+        self.workers.each(self._paced(spans, wanted, stop), one, stop)
+
+    def _paced(self, spans: Sequence[int], wanted: ExtentMap, stop: threading.Event) -> Iterator[int]:
+        """Each span when it may be read; only the disk's own thread waits for it."""
+        for span in spans:
+            self.paces.take(wanted.clip(span * SPAN_BYTES, (span + 1) * SPAN_BYTES).total_bytes, stop)
+            yield span
 
     def _wanted(self, stop: threading.Event) -> ExtentMap:
         if self.areas is None or self.base is None:
-            return self.source.allocated()
+            held = held_by(self.audit.base) if self.audit else ()  # of what was freed unsaid nothing may be allocated
+            return self.source.allocated().union(ExtentMap(held))
         if self.wounds is None:
             self.wounds = wounds(self.base, self.session, stop)
         return self.areas.union(self.wounds)
@@ -106,7 +120,7 @@ class DiskCopy:
             stored = store_changes(
                 self.workers.buffer()[: end - start],
                 before,
-                _relative(wanted, start, end),
+                relative(wanted, start, end),
                 read=lambda at, part: self.source.read_into(start + at, part),
                 chunking=self.chunking,
                 sink=self.session,
@@ -121,8 +135,24 @@ class DiskCopy:
             buffer = (hand.span if hand else self.workers.buffer())[: end - start]
             read_bytes = self._read_allocated(start, buffer, allocated)
             if hand:
-                return self.session.store_span(hand, len(buffer), self.chunking), read_bytes
-            return store_span(buffer, self.chunking, self.session), read_bytes
+                stored = self.session.store_span(hand, len(buffer), self.chunking)
+            else:
+                stored = store_span(buffer, self.chunking, self.session)
+            if self.audit:
+                self._compare(self.audit, start, buffer, stored.map)
+            return stored, read_bytes
+
+    def _compare(self, audit: Comparison, start: int, buffer: memoryview, now: SpanMap) -> None:
+        """Compare a span that lies in memory whole."""
+
+        def read(at: int, part: memoryview) -> None:
+            part[:] = buffer[at : at + len(part)]
+
+        whole = ExtentMap.whole(len(buffer))
+        found = audit.differing(start // SPAN_BYTES, whole, read, now)
+        differing = ExtentMap(Extent(start + extent.start, start + extent.end) for extent in found)
+        with self._lock:
+            self.unreported = self.unreported.union(differing)
 
     def _span_of_base(self, span: int) -> SpanMap | None:
         """What the span was; None where the base does not tell any more, so that all of the span must be read."""
@@ -135,7 +165,7 @@ class DiskCopy:
     def _read_allocated(self, start: int, buffer: memoryview, allocated: ExtentMap) -> int:
         """Fill a span, reading what is allocated and little more; how much that was."""
         at = 0
-        extents = _relative(allocated, start, start + len(buffer)).bridge(_GAP_BYTES)
+        extents = relative(allocated, start, start + len(buffer)).bridge(_GAP_BYTES)
         for extent in extents:
             clear(buffer[at : extent.start])
             self.source.read_into(start + extent.start, buffer[extent.start : extent.end])
@@ -180,7 +210,3 @@ def settle(session: WriteSession, again: Sequence[Callable[[], object]], stop: t
             store()
     if session.settle(stop):
         raise SessionFenced("other backups in this process keep failing with chunks that this one needs")
-
-
-def _relative(wanted: ExtentMap, start: int, end: int) -> ExtentMap:
-    return ExtentMap(Extent(extent.start - start, extent.end - start) for extent in wanted.clip(start, end))

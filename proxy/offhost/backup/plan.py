@@ -52,6 +52,6 @@ def _full_reason(
     backup: VmBackup, disk: Disk, base: PointDisk | None, lineage: tuple[str, ...], *, template: bool
 ) -> str | None:
     cutter = backup.destination.chunking.cutter.identity
-    return backup.settings.full_reason or full_read_reason(
+    return backup.settings.reads.full_reason or full_read_reason(
         disk, base, lineage=lineage, cutter=cutter, reverted=False, template=template
     )

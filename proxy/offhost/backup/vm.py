@@ -1,26 +1,28 @@
 """The backup of one VM: hold a snapshot, copy every disk, pass the gate, commit; the snapshot goes whatever happens.
 
-Owns: the order of one VM's run and its report. Does not own: the snapshot's life (snapshot), the copy (copy), what a
-full read is for (base).
+Owns: the order of one VM's run and its report. Does not own: the snapshot's life (snapshot), the copy (copy), how a
+disk is read (reading).
 """
 
 import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from offhost.aio import guarded, in_thread, shielded, threaded
-from offhost.backup.base import base_disk, full_read_reason, source_of
-from offhost.backup.copy import DiskCopy, healed, map_of, settle
+from offhost.backup.audit import Audited, sample
+from offhost.backup.base import source_of
+from offhost.backup.copy import DiskCopy, healed, settle
 from offhost.backup.destination import Destination
+from offhost.backup.latency import LatencyGuard, LatencyLimit
+from offhost.backup.reading import Reading, Readings, ReadPolicy
 from offhost.backup.report import DiskReport, Problem, VmReport
 from offhost.clock import Clock
 from offhost.errors import (
-    ChangeTrackingInvalid,
     LowSpace,
     OffhostError,
     UnreadableDisks,
@@ -28,6 +30,7 @@ from offhost.errors import (
 )
 from offhost.extents import ExtentMap
 from offhost.ids import RunId
+from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
@@ -61,14 +64,13 @@ class VmSettings:
 
     transports: Sequence[Transport]
     quiesce: QuiescePolicy
-    mode: Literal["full", "incremental"]
+    reads: ReadPolicy
     min_free: float
     hung_after_s: float = HUNG_AFTER_S
-
-    @property
-    def full_reason(self) -> str | None:
-        """Why every disk is read in full; None when each decides for itself."""
-        return "the job reads in full" if self.mode == "full" else None
+    paces: Paces = UNBOUND
+    """How fast disks are read."""
+    latency: LatencyLimit | None = None
+    """Reading slows down over it."""
 
 
 @dataclass(slots=True)
@@ -78,25 +80,38 @@ class _Copied:
     disk: Disk
     opened: OpenDisk
     copy: DiskCopy
-    reason: str | None
-    changed_bytes: int | None
+    reading: Reading
+    audited: Audited | None
+    """What a sample of unchanged areas showed."""
     stored_bytes: int = 0
+
+    @property
+    def unreported(self) -> ExtentMap:
+        """What changed without change tracking saying so."""
+        return self.copy.unreported.union(self.audited.unreported if self.audited else ExtentMap())
 
     def report(self) -> DiskReport:
         return DiskReport(
             key=self.disk.key,
             label=self.disk.label,
             capacity_bytes=self.disk.capacity_bytes,
-            mode="full" if self.copy.areas is None else "incremental",
-            reason=self.reason,
+            mode=self.reading.mode,
+            reason=self.reading.reason,
             transport=self.opened.transport,
             refused=described(self.opened.refused),
-            changed_bytes=self.changed_bytes,
+            changed_bytes=self.reading.areas.total_bytes if self.reading.areas is not None else None,
             read_bytes=self.copy.totals.read_bytes,
             new_bytes=self.copy.totals.new_bytes,
             stored_bytes=self.stored_bytes,
             host_bytes=self.opened.host_bytes(),
+            audited_bytes=self._audited_bytes(),
+            unreported_bytes=self.unreported.total_bytes,
         )
+
+    def _audited_bytes(self) -> int | None:
+        if self.copy.audit is not None:
+            return self.disk.capacity_bytes - self.copy.audit.changed.total_bytes
+        return self.audited.compared_bytes if self.audited else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,8 @@ class VmBackup:
     is_dead: Callable[[RunId], bool]
     """Whether a run of this installation is provably over, so that what it left may be removed."""
     on_cancelled: Callable[[VmReport], None] | None = None
+    on_lie: Callable[[str, int], None] | None = None
+    """Told a disk's label and how much of it had changed without change tracking saying so."""
     job: str | None = None
     """The job's name, which its points' retention goes by."""
     tags: tuple[str, ...] = ()
@@ -150,6 +167,8 @@ class _Run:
         self._copied: list[_Copied] = []
         self._point: Manifest | None = None
         self._consistency: Consistency | None = None
+        latency = backup.settings.latency
+        self._latency = LatencyGuard(latency, vm, backup.clock) if latency else None
 
     async def execute(self) -> None:
         """Everything that can be known to fail is tried before the snapshot is taken."""
@@ -165,7 +184,7 @@ class _Run:
                 transports=backup.settings.transports,
                 clock=backup.clock,
                 warnings=self._warnings,
-                track_changes=backup.settings.mode == "incremental",
+                track_changes=backup.settings.reads.mode != "full",
                 hung_after_s=backup.settings.hung_after_s,
             ) as snap,
         ):
@@ -206,7 +225,12 @@ class _Run:
 
     async def _copy_disks(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
         for disk in snap.configuration.disks:
-            await guarded(self._copy_disk(session, base, snap, disk), self._watch_space())
+            copying = self._copy_disk(session, base, snap, disk)
+            if self._latency:
+                copying = guarded(copying, self._latency.watch())
+            await guarded(copying, self._watch_space())
+        if self._latency and self._latency.slowed:
+            self._warnings.append(self._latency.slowed)
 
     async def _watch_space(self) -> None:
         """While disks are read the snapshot grows: a datastore that fills up ends the run."""
@@ -223,57 +247,56 @@ class _Run:
         self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, disk: Disk
     ) -> None:
         opened = await snap.open(disk)
-        known = base_disk(base.manifest.disks, disk.key) if base else None
-        map_before = await in_thread(map_of, base, disk.key)
-        areas, reason = await self._areas(snap, disk, known, readable=map_before is not None)
+        destination = self._backup.destination
+        reading = await Readings(self._backup.settings.reads, destination, snap, base).of(disk)
+        audited = await self._sampled(snap, opened, reading)
+        if audited is not None and audited.unreported:
+            reading = reading.disbelieved()
         loop = asyncio.get_running_loop()
         copy = await in_thread(
             lambda: DiskCopy(
                 opened.source,
                 session,
-                self._backup.destination.chunking,
-                self._backup.destination.workers,
-                base=map_before,
-                areas=areas,
+                destination.chunking,
+                destination.workers,
+                base=reading.base,
+                areas=reading.areas,
+                audit=reading.compared(destination) if reading.areas is None else None,
                 progress=lambda *done: loop.call_soon_threadsafe(self._backup.progress, disk.label, *done),
+                paces=self._paces(),
             )
         )
-        copied = _Copied(disk, opened, copy, reason, areas.total_bytes if areas is not None else None)
+        copied = _Copied(disk, opened, copy, reading, audited)
         before = session.stored_bytes
         try:
             await snap.reading(copy.run, self._stop, interrupt=self._stop.set)
         finally:
             if snap.abandoned:
-                self._backup.destination.workers.give_up_hung()
+                destination.workers.give_up_hung()
         copied.stored_bytes = session.stored_bytes - before
         self._copied.append(copied)
+        if copied.unreported:
+            self._lied(snap, copied)
 
-    async def _areas(
-        self, snap: HeldSnapshot, disk: Disk, base: PointDisk | None, *, readable: bool
-    ) -> tuple[ExtentMap | None, str | None]:
-        """What must be read: the areas that changed, or None for all of it and the reason."""
-        reason = self._backup.settings.full_reason
-        if not reason:
-            template = self._vm.template
-            reverted = False
-            if base is not None and not template:
-                reverted = await snap.reverted_since(str(base.source.get("taken_at", "")))
-            cutter = self._backup.destination.chunking.cutter.identity
-            reason = full_read_reason(
-                disk,
-                base,
-                lineage=snap.lineage,
-                cutter=cutter,
-                reverted=reverted,
-                readable=readable,
-                template=template,
-            )
-        if reason or base is None:
-            return None, reason
-        try:
-            return await snap.changed(disk, str(base.source["change_id"])), None
-        except ChangeTrackingInvalid as error:
-            return None, error.message
+    def _paces(self) -> Paces:
+        paces = self._backup.settings.paces
+        return replace(paces, bounds=(*paces.bounds, self._latency.pace)) if self._latency else paces
+
+    async def _sampled(self, snap: HeldSnapshot, opened: OpenDisk, reading: Reading) -> Audited | None:
+        """What a sample of the unchanged areas shows, when one is due."""
+        compared = reading.compared(self._backup.destination) if reading.audit == "sample" else None
+        if compared is None:
+            return None
+        return await snap.reading(sample, opened.source, compared, self._stop, interrupt=self._stop.set)
+
+    def _lied(self, snap: HeldSnapshot, copied: _Copied) -> None:
+        """Change tracking did not report what had changed: say so everywhere, and have it begun anew."""
+        snap.tracking_broken = True
+        lie = lie_told(self._vm.name, copied.disk, copied.reading.known, copied.unreported)
+        _log.error("%s", lie)
+        self._warnings.append(lie)
+        if self._backup.on_lie is not None:
+            self._backup.on_lie(copied.disk.label, copied.unreported.total_bytes)
 
     async def _commit(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
         files = await snap.files()
@@ -294,9 +317,11 @@ class _Run:
     ) -> Manifest:
         disks = []
         for copied in self._copied:
-            source = source_of(copied.disk, snap.lineage, snap.endpoint_time.isoformat())
+            reading = copied.reading
+            times = reading.times(snap.taken_at.isoformat())
+            source = source_of(copied.disk, snap.lineage, snap.endpoint_time.isoformat(), mode=reading.mode, **times)
             disks.append(PointDisk(copied.disk.key, copied.disk.label, copied.copy.finish(), source.to_json()))
-        incremental = any(copied.copy.areas is not None for copied in self._copied)
+        modes = {copied.reading.mode for copied in self._copied}
         return Manifest(
             id=session.id,
             vm_id=self._vm.id,
@@ -304,7 +329,7 @@ class _Run:
             sequence=base.manifest.sequence + 1 if base else 1,
             predecessor=self._repository.points.predecessor(base.manifest) if base else None,
             time=snap.taken_at,
-            kind="incremental" if incremental else "full",
+            kind=next(iter(modes - {"full"}), "full"),
             consistency=snap.consistency,
             disks=tuple(disks),
             files=self._backup.destination.store_files(session, files),
@@ -318,6 +343,17 @@ class _Run:
         made_by = {"job": self._backup.job, "installation": owner.installation, "run": owner.run}
         tags = {"tags": list(self._backup.tags)} if self._backup.tags else {}
         return {"kind": "vm", **made_by, "started": self._started.isoformat(), **tags}
+
+
+def lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: ExtentMap) -> str:
+    """What an administrator is told of a lie: where it was, and which restore points it may have harmed."""
+    first = next(iter(unreported))
+    since = known.source.get("audited_at") if known else None
+    return (
+        f"{vm_name}: {disk.label}: change tracking did not report {unreported.total_bytes} bytes that had changed, the "
+        f"first at {first.start}; the disk was read in full and this restore point is right, but those since "
+        f"{since or 'the last full backup'!s:.40} may hold old content there"
+    )
 
 
 def _refuse(vm: Vm, present: VmConfiguration) -> None:

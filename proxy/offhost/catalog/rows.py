@@ -35,6 +35,10 @@ class DiskRow:
     new_bytes: int
     stored_bytes: int
     host_bytes: int
+    audited_bytes: int | None = None
+    """What was said to be unchanged and compared with the last backup; None when no audit was due."""
+    unreported_bytes: int = 0
+    """What the audit found to have changed without change tracking saying so."""
 
 
 @dataclass(frozen=True, slots=True)

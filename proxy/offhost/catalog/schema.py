@@ -2,7 +2,7 @@
 
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table
 
-VERSION = "0003"
+VERSION = "0004"
 """The migration that makes these tables."""
 
 LOST = "the catalog holds the history of runs only, no backups: move the file away and offhost begins a new one"
@@ -61,5 +61,7 @@ disks = Table(
     Column("new_bytes", BigInteger, nullable=False),
     Column("stored_bytes", BigInteger, nullable=False),
     Column("host_bytes", BigInteger, nullable=False),
+    Column("audited_bytes", BigInteger),
+    Column("unreported_bytes", BigInteger, nullable=False, server_default="0"),
     Index("disks_of_vm", "vm"),
 )
