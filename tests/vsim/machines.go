@@ -52,7 +52,7 @@ func (v *vcenter) prepare(q *request) (followUp, types.BaseMethodFault) {
 	case *types.ReconfigVM_Task:
 		return func(*simulator.Task) error { return v.reconfigured(vm) }, missingDisk(args.Spec.DeviceChange)
 	case *types.PowerOnVM_Task:
-		return func(*simulator.Task) error { v.stun(vm); return nil }, nil
+		return func(*simulator.Task) error { v.poweredOn(vm); return nil }, nil
 	case *types.RelocateVM_Task:
 		return func(*simulator.Task) error { return v.relocated(vm, args.Spec.Datastore) }, nil
 	case *types.CloneVM_Task:

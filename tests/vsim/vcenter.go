@@ -36,9 +36,9 @@ type vcenter struct {
 	areasPerCall int
 	shutdowns    map[string]time.Duration // how long a VM's guest takes to shut down; never, when negative
 	startTools   map[string]bool          // VMs whose Tools start with them
-	keepTracking bool             // over a revert
-	stuck        map[string]bool  // VMs on which a removed snapshot's deltas stay, as when a disk is locked
-	latencies    map[string]int64 // milliseconds, by the datastore's name
+	keepTracking bool                     // over a revert
+	stuck        map[string]bool          // VMs on which a removed snapshot's deltas stay, as when a disk is locked
+	latencies    map[string]int64         // milliseconds, by the datastore's name
 }
 
 // diskMethods change disks or read how they lie.
