@@ -159,3 +159,28 @@ def test_a_pack_whose_directory_is_rotten_is_not_condemned_night_after_night(
             assert not collector(fresh).run().swept.packs
     assert len(list((root / "condemned").iterdir())) == 1
     assert pack.exists()
+
+
+def test_what_is_said_to_be_kept_is_what_the_sweep_leaves_that_came_first(
+    root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(root) as repository:
+        kept = back_up(repository, Memory(noise(1, MIB)), workers, name="kept")
+        (needed,) = packs_of(root)
+        gone = back_up(repository, Memory(noise(2, MIB)), workers, name="gone")
+        (dead,) = packs_of(root) - {needed}
+        repository.marks.forget(gone.id, "by hand")
+        condemn(repository, dead, needed)
+        put = repository.backend.put
+
+        def beaten(name: str, data: bytes) -> None:
+            if name.startswith("sweeps/"):
+                monkeypatch.undo()
+                decide(repository, ObjectType.SWEEP, name)  # of a collector that could read neither directory
+            put(name, data)
+
+        monkeypatch.setattr(repository.backend, "put", beaten)
+        done = collector(repository).run()
+        assert done.spared_packs == 2
+        assert packs_of(root) >= {needed, dead}
+        assert content(repository, kept) == noise(1, MIB)

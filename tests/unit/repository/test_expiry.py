@@ -12,7 +12,7 @@ from offhost.errors import BackendError, Conflict, IntegrityError, NoSpace, NotF
 from offhost.ids import ChunkId, InstallationId, SessionId, VmId
 from offhost.repository.collection.collect import Collector
 from offhost.repository.lifetime.expiry import ByJob, Judgement, OnePolicy, Terms, expire, judge, strangers
-from offhost.repository.lifetime.pinning import forget, named, pin, unpin
+from offhost.repository.lifetime.pinning import Named, forget, named, pin, unpin
 from offhost.repository.objects.sealed import ObjectType, seal_json
 from offhost.repository.points.manifest import Manifest
 from offhost.repository.repository import Repository
@@ -324,3 +324,24 @@ def test_a_pinned_point_is_not_forgotten(repository: Repository) -> None:
     pin(repository, points[0].id, "audit")
     with pytest.raises(Conflict, match="is pinned: audit"):
         named(repository, [points[0].id], last_too=True)
+
+
+def test_a_pin_that_does_not_open_hides_no_point_and_lets_none_be_collected(
+    repository: Repository, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pinned, gone = put_point(repository), put_point(repository)
+    forget(repository, [Named.of(pinned), Named.of(gone)])
+    mark = repository.marks.pin(pinned.id, "for the auditors")
+    assert ids(repository.points.all()) == [pinned.id]
+    spoil(root, "marks", f"pin-{mark.id}")
+    with opened(root) as again:
+        assert pinned.id in ids(again.points.all())
+        assert "may be pinned" in caplog.text
+        with pytest.raises(IntegrityError):
+            Collector(again, threading.Event()).propose()
+        with pytest.raises(IntegrityError):
+            Collector(again, threading.Event()).run()
+        again.marks.unpin(mark)
+        assert ids(again.points.all()) == [], "taken off by its name, it says nothing any more"
+        collect(again)
+        assert not list((root / "marks").iterdir())

@@ -2,6 +2,8 @@
 
 import random
 import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,14 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offhost.chunking.spans import SPAN_BYTES
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import IntegrityError
 from offhost.extents import Extent, ExtentMap
-from offhost.repository.points.manifest import Manifest
+from offhost.ids import ChunkId, DiskKey, image_id
+from offhost.repository.chunks.packs import Kind
+from offhost.repository.points.diskmap import PAGE_SPANS, root_digest
+from offhost.repository.points.manifest import DISK_LIMIT_BYTES, DiskMapRef, Manifest, PointDisk
 from offhost.repository.repository import Repository
+from offhost.repository.verification.harm import HarmWalk
 from offhost.repository.verification.verify import verify
 from support.damage import flip
-from support.repositories import Memory, back_up, content, make, noise, opened
+from support.repositories import Memory, back_up, content, make, noise, opened, point_of
 
 SIZE = 1 << 20
 
@@ -82,3 +89,33 @@ def test_damage_below_a_patch_harms_what_is_patched_on_it(root: Path, workers: S
     with opened(root) as repository:
         (damage,) = verify(repository, data=True, stop=threading.Event()).damage
     assert len(damage.harms) == len(points)
+
+
+@pytest.mark.slow
+def test_a_disk_of_64_tib_that_names_one_leaf_everywhere_is_looked_at_once(
+    repository: Repository, workers: SpanWorkers
+) -> None:
+    """As somebody makes it up who has the key: two million spans, two thousand list pages, each the same."""
+    point = back_up(repository, Memory(noise(1, SIZE)), workers)
+    slot = repository.restore_point(point).map(point.disks[0]).slot(0)
+    with repository.session(image_id("vm")) as (session, _):
+        page = session.put_metadata(Kind.PAGE, slot * PAGE_SPANS)
+        root_ = root_digest(
+            DISK_LIMIT_BYTES, "pages", [slot] * (DISK_LIMIT_BYTES // SPAN_BYTES), repository.store.metadata_id_key
+        )
+        pages = (page,) * (DISK_LIMIT_BYTES // SPAN_BYTES // PAGE_SPANS)
+        ref = DiskMapRef(DISK_LIMIT_BYTES, SIZE, "pages", pages, root_)
+        disks = (PointDisk(DiskKey("disk0"), "disk", ref),)
+        session.commit(point_of(session, "vm", sequence=2, disks=disks))
+    judged: list[int] = []
+
+    def judge(chunks: Sequence[ChunkId]) -> list[str | None]:
+        judged.append(len(chunks))
+        return [None] * len(chunks)
+
+    repository.refresh()
+    started = time.monotonic()
+    walk = HarmWalk(repository, judge, threading.Event())
+    assert list(walk.of(repository.points.all())) == []
+    assert sum(judged) < 1000
+    assert time.monotonic() - started < 20

@@ -2,22 +2,34 @@
 
 import shutil
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offhost.chunking.workers import SpanWorkers
 from offhost.clock import SystemClock
 from offhost.errors import AccessDenied, IntegrityError, Stopped, Unavailable
-from offhost.repository.chunks.packs import Kind, pack_object
+from offhost.repository.chunks.packs import (
+    DIRECTORY,
+    HEADER_BYTES,
+    PACK_LIMIT_BYTES,
+    TAG_BYTES,
+    Kind,
+    OpenPack,
+    PackCipher,
+    pack_object,
+)
 from offhost.repository.objects.sealed import ObjectType, seal_json
 from offhost.repository.objects.verified import Ledger, superseded
 from offhost.repository.points.manifest import Manifest
 from offhost.repository.points.restorepoint import PointDiskReader
 from offhost.repository.repository import Repository
+from offhost.repository.verification.checking import PackChecker
 from offhost.repository.verification.endtoend import verify_point
 from offhost.repository.verification.verify import Reading, VerifyReport, verify
 from support.damage import chunks_of, flip, pack_path, place_of, rot
@@ -386,3 +398,28 @@ def test_a_reader_that_puts_bytes_in_the_wrong_place_is_found_out(
     with opened(root) as repository:
         (damage,) = end_to_end(repository, points[0], workers).damage
         assert "root digest" in damage.what
+
+
+@pytest.mark.slow
+def test_a_pack_of_a_hundred_thousand_slots_that_are_none_takes_little_memory(repository: Repository) -> None:
+    """As somebody makes it up who has the key: sealed slots without content, none of which opens."""
+    keyring = repository.keyring
+    header = OpenPack(keyring, bytearray(PACK_LIMIT_BYTES)).buffer[:HEADER_BYTES]
+    slots = np.zeros(100_000, DIRECTORY)
+    slots["kind"], slots["stored"], slots["plain"] = Kind.CONTENT, TAG_BYTES, 1
+    cipher = PackCipher.of(keyring, bytes(header), "made up")
+    directory = cipher.aes.encrypt(b"\x01" + bytes(11), slots.tobytes(), bytes(header) + keyring.repository_id)
+    pack = bytes(header) + bytes(int(slots["stored"].sum())) + directory + len(directory).to_bytes(4, "little")
+    name = "ab" * 32
+    repository.backend.put(pack_object(name), pack)
+    checker = PackChecker(repository.backend, keyring, threading.Event())
+    tracemalloc.start()
+    try:
+        fault = checker.data(name).fault
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fault is not None
+    assert fault.slots is not None
+    assert len(fault.slots) == len(slots)
+    assert peak < 50 << 20, "slice by slice, and of what fails only the number is kept"

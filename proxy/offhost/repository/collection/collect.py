@@ -236,7 +236,8 @@ class Collector:
         packs = confirmed(repository, liveness, listed.packs, damaged, rewriter=rewriter, stopping=self._stopping)
         repository.check_collectable()
         self._put_first(ObjectType.SWEEP, f"sweeps/{generation}", Verdict(packs, listed.points - held))
-        return replace(result, spared_packs=len(listed.packs - packs), rewritten_bytes=rewriter.moved_bytes)
+        taken = repository.graveyard.sweep(generation).packs  # another's, perhaps, who was first
+        return replace(result, spared_packs=len(listed.packs - taken), rewritten_bytes=rewriter.moved_bytes)
 
     def _held_points(self) -> frozenset[str]:
         """The points that somebody is reading, or has pinned: both look at what is condemned after they said so."""

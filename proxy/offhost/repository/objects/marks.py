@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from offhost.backend.contract import Backend
 from offhost.clock import Clock, moment
-from offhost.errors import BackendError, IntegrityError, ObjectExists, ObjectNotFound, PackCorrupt
+from offhost.errors import BackendError, IntegrityError, ObjectExists, ObjectNotFound, OffhostError, PackCorrupt
 from offhost.ids import SessionId
 from offhost.repository.keys.keyring import Keyring
 from offhost.repository.objects.sealed import ObjectType, get_json, seal_json
@@ -47,7 +47,8 @@ class Marks:
     """Thread-safe. Objects never change, so each is read once.
 
     A mark that does not open says nothing and is logged, with `strict` it is an IntegrityError: for a collector, which
-    must not take a forged mark for a forgotten point, nor miss a pin or damage.
+    must not take a forged mark for a forgotten point, nor miss a pin or damage. While a pin does not open, no point is
+    out of sight for having been forgotten: it may be the one that is pinned.
     """
 
     _backend: Backend
@@ -70,7 +71,13 @@ class Marks:
     def why_forgotten(self, *, strict: bool = False) -> Mapping[SessionId, str]:
         """The same, with the reason that was given for each."""
         forgotten = dict(self._all(_FORGOTTEN, _forgotten, strict))
-        pinned = {pin.point for pin in self.pins(strict=strict)} if forgotten else set()
+        if not forgotten:
+            return {}
+        pins, doubtful = self._pins(strict)
+        if doubtful:
+            _log.warning("%d pins do not open: points that were forgotten are shown, they may be pinned", len(doubtful))
+            return {}
+        pinned = {pin.point for pin in pins}
         return {point: reason for point, reason in forgotten.items() if point not in pinned}
 
     def pin(self, point: SessionId, note: str) -> Pin:
@@ -88,9 +95,17 @@ class Marks:
 
     def pins(self, *, strict: bool = False) -> list[Pin]:
         """The pins that hold, the oldest first."""
+        return sorted(self._pins(strict)[0], key=lambda pin: (pin.time, pin.id))
+
+    def _pins(self, strict: bool) -> tuple[list[Pin], set[str]]:
+        """The pins that hold, and the ids of those that hold for a point that nobody can tell."""
         off = set(self._all(_UNPIN, _unpinned, strict))
-        pins = [pin for pin in self._all(_PIN, _pin, strict) if pin.id not in off]
-        return sorted(pins, key=lambda pin: (pin.time, pin.id))
+        doubtful: dict[str, OffhostError] = {}
+        pins = list(self._all(_PIN, _pin, False, lambda name, error: doubtful.setdefault(name[1], error)))
+        for pin, error in doubtful.items():
+            if strict and pin not in off:
+                raise error
+        return [pin for pin in pins if pin.id not in off], doubtful.keys() - off
 
     def damage(self, pack: str, slots: Slots, what: str) -> None:
         """Copies that are not to be relied on any more: from now on they are missing to every writer."""
@@ -112,18 +127,21 @@ class Marks:
         """
         names = [item.name for item in self._backend.list("marks/")]
         off = {found[1] for name in names if (found := _UNPIN.fullmatch(name))}
-        pins = list(self._all(_PIN, _pin, strict=True))
-        over = {pin.id for pin in pins if pin.id in off or pin.point in points}
-        over |= off - {pin.id for pin in pins}
+        holding, _ = self._pins(strict=True)
+        over = off | {pin.id for pin in holding if pin.point in points}
         spent = [name for name in names if (found := _FORGOTTEN.fullmatch(name)) and found[1] in points]
         spent += [name for name in names if (found := _DAMAGE.fullmatch(name)) and found[1] in packs]
-        spent += [f"marks/pin-{pin.id}" for pin in pins if pin.id in over]
+        spent += [name for name in names if (found := _PIN.fullmatch(name)) and found[1] in over]
         return spent + [f"marks/unpin-{pin}" for pin in sorted(over & off)]
 
     def _all(
-        self, form: re.Pattern[str], parse: Callable[[re.Match[str], dict[str, Any]], T], strict: bool
+        self,
+        form: re.Pattern[str],
+        parse: Callable[[re.Match[str], dict[str, Any]], T],
+        strict: bool,
+        on_unreadable: Callable[[re.Match[str], OffhostError], object] = lambda *_: None,
     ) -> Iterator[T]:
-        """What the marks say whose names have this form."""
+        """What the marks say whose names have this form; those that do not open are told."""
         for item in self._backend.list("marks/"):
             if found := form.fullmatch(item.name):
                 try:
@@ -134,6 +152,7 @@ class Marks:
                     if strict:
                         raise
                     _log.warning("%s; the mark says nothing", error)
+                    on_unreadable(found, error)
                     continue
                 yield said
 

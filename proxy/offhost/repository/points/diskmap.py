@@ -92,13 +92,16 @@ class DiskMap:
 
     def _digest(self) -> bytes:
         """Of the whole table at once: a disk of 64 TiB has two million spans."""
-        digests = np.frombuffer(self._table, np.uint8).reshape(-1, _SLOT)[:, :32].tobytes()
+        digests = self.slots()[:, :32].tobytes()
         return _root_digest(self.ref.size_bytes, self.ref.cutter, digests, self._key)
+
+    def slots(self) -> NDArray[np.uint8]:
+        """All slots, one a row, as they are stored; see `slot`."""
+        return np.frombuffer(self._table, np.uint8).reshape(-1, _SLOT)
 
     def held(self) -> NDArray[np.bool_]:
         """Which spans are no holes."""
-        held: NDArray[np.bool_] = np.frombuffer(self._table, np.uint8).reshape(-1, _SLOT).any(axis=1)
-        return held
+        return np.asarray(self.slots().any(axis=1))
 
     def leaf(self, span: int) -> ChunkId | None:
         """The chunk that holds a span's leaf, None for a hole."""

@@ -5,7 +5,7 @@ Does not own: the manifest's form (manifest), writing a point (session), reading
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -49,12 +49,12 @@ class Points:
         """
         return next(self.newest_first(vm), None)
 
-    def newest_first(self, vm: VmId) -> Iterator[Manifest]:
-        """The points of a VM that open, each read afresh when its turn comes, to build on.
+    def newest_first(self, vm: VmId, gone: Collection[str] | None = None) -> Iterator[Manifest]:
+        """The points of a VM that open, each read afresh when its turn comes, to build on. `gone`: see `survey`.
 
         Which one is older is remembered by this process: points do not change. Raises: as `latest`.
         """
-        dead, orders = self.gone(strict=True), dict[str, Order]()
+        dead, orders = self.gone(strict=True) if gone is None else gone, dict[str, Order]()
         for item in self._backend.list(f"points/{self._keyring.vm_folder(vm)}/"):
             if item.name.rpartition("/")[2] not in dead and (order := self._order(item.name)):
                 orders[item.name] = order

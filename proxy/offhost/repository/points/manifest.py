@@ -71,7 +71,7 @@ class Manifest:
     predecessor: Predecessor | None
     time: datetime
     kind: str
-    """full or incremental: how its bytes came here, not what it holds."""
+    """full or incremental: how its bytes came here, not what it holds; or host, for one of an ESX host."""
     consistency: str
     disks: tuple[PointDisk, ...]
     files: tuple[PointFile, ...] = ()
@@ -91,14 +91,19 @@ class Manifest:
         return next((disk for disk in self.disks if disk.key == key), None)
 
 
-def tags_of(point: Manifest) -> list[str]:
-    """The tags it was made with, whoever copied it since."""
+def first_origin(point: Manifest) -> dict[str, Any]:
+    """Who made it at first, whoever copied it since."""
     origin = point.origin
     for _ in range(_COPIES_LIMIT):
         if origin.get("kind") != "copy" or not isinstance(origin.get("of"), dict):
             break
         origin = origin["of"]
-    tags = origin.get("tags")
+    return origin
+
+
+def tags_of(point: Manifest) -> list[str]:
+    """The tags it was made with."""
+    tags = first_origin(point).get("tags")
     return list(map(str, tags)) if isinstance(tags, list) else []
 
 

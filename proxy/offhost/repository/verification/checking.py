@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _FETCH_BYTES = 4 << 20
 """Read at once: large enough for a disk to stream, small enough for the processor's cache to hold."""
+_CHUNKS_AT_ONCE = 8192
 _ATTEMPTS = 3
 _WAIT_S = 0.5
 _NAMED = 8
@@ -127,7 +128,7 @@ class PackChecker:
         check, entries = self._opened(pack)
         if entries is None:
             return check
-        bad: dict[int, OffhostError] = {}
+        bad = _Bad()
         try:
             cipher = self._persistently(lambda: read_header(self.backend, self.keyring, pack))
             for batch in _batches(pack, entries):
@@ -137,13 +138,11 @@ class PackChecker:
             check.fault = PackFault(pack, None, f"{pack_object(pack)} has vanished: {error}")
             return check
         check.read_bytes = int(entries["stored"].sum(dtype="u8"))
-        if bad:
-            check.fault = _fault(pack, len(entries), bad)
+        if bad.slots:
+            check.fault = bad.fault(pack, len(entries))
         return check
 
-    def _check_batch(
-        self, cipher: PackCipher, batch: Sequence[tuple[ChunkId, Location]], bad: dict[int, OffhostError]
-    ) -> None:
+    def _check_batch(self, cipher: PackCipher, batch: Sequence[tuple[ChunkId, Location]], bad: "_Bad") -> None:
         """Check neighbours by one read; each by its own when that fails, so that only what is bad counts as bad."""
         if self.stop.is_set():
             raise Stopped("verification was stopped before its end")
@@ -159,7 +158,7 @@ class PackChecker:
         except (IntegrityError, BackendError) as error:
             self._prove_alive(error)
             if len(batch) == 1:
-                bad[first.slot] = error
+                bad.add(first.slot, error)
                 return
             for one in batch:
                 self._check_batch(cipher, [one], bad)
@@ -173,7 +172,7 @@ class PackChecker:
                     raise IntegrityError(f"pack {at.pack[:12]}, slot {at.slot}: a chunk of unknown kind {at.kind}")
                 cipher.open_chunk(chunk, at, sealed[position], key)
             except IntegrityError as error:
-                bad[at.slot] = error
+                bad.add(at.slot, error)
 
     def _doubtful(
         self, cipher: PackCipher, batch: Sequence[tuple[ChunkId, Location]], sealed: Sequence[memoryview]
@@ -233,18 +232,35 @@ def in_threads(
 def _batches(pack: str, entries: Entries) -> Iterator[list[tuple[ChunkId, Location]]]:
     """A pack's chunks in the order they lie, by what is read at once."""
     batch: list[tuple[ChunkId, Location]] = []
-    for identity, _, *place in entries.tolist():
-        at = Location(pack, *place)
-        if batch and at.offset + at.stored - batch[0][1].offset > _FETCH_BYTES:
+    for chunk, at in _chunks(pack, entries):
+        if batch and (at.offset + at.stored - batch[0][1].offset > _FETCH_BYTES or len(batch) >= _CHUNKS_AT_ONCE):
             yield batch
             batch = []
-        batch.append((ChunkId(identity), at))
+        batch.append((chunk, at))
     if batch:
         yield batch
 
 
-def _fault(pack: str, chunks: int, bad: dict[int, OffhostError]) -> PackFault:
-    slots = sorted(bad)
-    which = ", ".join(map(str, slots[:_NAMED])) + (", …" if len(slots) > _NAMED else "")
-    what = f"{pack_object(pack)}: {len(slots)} of {chunks} chunks damaged (slot {which}): {bad[slots[0]]}"
-    return PackFault(pack, frozenset(slots), what)
+def _chunks(pack: str, entries: Entries) -> Iterator[tuple[ChunkId, Location]]:
+    """A pack's chunks, slice by slice: somebody may have made up a million, of which each is some hundred bytes."""
+    for start in range(0, len(entries), _CHUNKS_AT_ONCE):
+        for identity, _, *place in entries[start : start + _CHUNKS_AT_ONCE].tolist():
+            yield ChunkId(identity), Location(pack, *place)
+
+
+@dataclass(slots=True)
+class _Bad:
+    """The slots of a pack that fail, and why the first of them does."""
+
+    slots: set[int] = field(default_factory=set)
+    why: str = ""
+
+    def add(self, slot: int, error: OffhostError) -> None:
+        self.why = self.why or str(error)
+        self.slots.add(slot)
+
+    def fault(self, pack: str, chunks: int) -> PackFault:
+        slots = sorted(self.slots)
+        which = ", ".join(map(str, slots[:_NAMED])) + (", …" if len(slots) > _NAMED else "")
+        what = f"{pack_object(pack)}: {len(slots)} of {chunks} chunks damaged (slot {which}): {self.why}"
+        return PackFault(pack, frozenset(slots), what)

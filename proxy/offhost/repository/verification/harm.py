@@ -20,6 +20,7 @@ from offhost.repository.chunks.packs import Kind, Location
 from offhost.repository.points.diskmap import DiskMap
 from offhost.repository.points.leaves import MAX_DEPTH, Patch, apply, decode
 from offhost.repository.points.manifest import Manifest, PointDisk
+from offhost.repository.points.readings import first_of_each
 from offhost.repository.repository import Repository
 
 _LEAVES_AT_ONCE = 256
@@ -120,21 +121,24 @@ class HarmWalk:
         return sorted(frozenset().union(*(self._causes[number] for number in np.unique(walked.causes).tolist())))
 
     def _walked(self, map_: DiskMap, before: _Walked | None) -> _Walked:
-        slots = np.frombuffer(b"".join(map(map_.slot, range(len(map_)))), np.uint8).reshape(len(map_), -1)
+        slots = map_.slots()
         causes = np.zeros(len(slots), np.uint32)
         fresh = np.ones(len(slots), np.bool_)
         if before is not None:
             common = min(len(slots), len(before.slots))
             fresh[:common] = (slots[:common] != before.slots[:common]).any(axis=1)
             causes[:common] = np.where(fresh[:common], 0, before.causes[:common])
-        spans = np.flatnonzero(fresh).tolist()
-        for at in range(0, len(spans), _LEAVES_AT_ONCE):
+        spans = np.flatnonzero(fresh & map_.held())
+        first = first_of_each(slots[spans, 32:64], np.zeros(len(spans), np.uint32))
+        distinct = np.flatnonzero(first == np.arange(len(spans)))  # a disk may name one leaf two million times
+        for at in range(0, len(distinct), _LEAVES_AT_ONCE):
             if self._stop.is_set():
                 raise Stopped("verification was stopped before its end")
-            some = [(span, leaf) for span in spans[at : at + _LEAVES_AT_ONCE] if (leaf := map_.leaf(span)) is not None]
-            self._look_at([leaf for _, leaf in some], MAX_DEPTH + 1)
-            for span, leaf in some:
-                causes[span] = self._harmful.get(leaf, 0)
+            some = spans[distinct[at : at + _LEAVES_AT_ONCE]]
+            leaves = [ChunkId(leaf.tobytes()) for leaf in slots[some, 32:64]]
+            self._look_at(leaves, MAX_DEPTH + 1)
+            causes[some] = [self._harmful.get(leaf, 0) for leaf in leaves]
+        causes[spans] = causes[spans[first]]
         return _Walked(slots, causes)
 
     def _look_at(self, leaves: Sequence[ChunkId], deep: int) -> None:
