@@ -1,57 +1,129 @@
-"""What a backup of a VM would do, disk by disk, and why: asked of vSphere and the repository, touching nothing.
+"""What a backup of VMs would do, disk by disk, and why: asked of vSphere and the repository, touching nothing.
 
-What only the snapshot would show (its chain, its change ids) is told as the VM is now.
+What only the snapshot would show (its chain, its change ids) is told as the VM is now, and a revert that left the VM's
+snapshots as they were is not looked for: it takes a call for each VM.
 """
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 
 from offhost.aio import in_thread
-from offhost.backup.base import base_disk, full_read_reason
+from offhost.backup.base import base_disk, due, full_due_reason, full_read_reason, last_full
+from offhost.backup.destination import Destination
 from offhost.backup.report import DiskPlan, Problem, VmPlan
-from offhost.backup.vm import VmBackup
-from offhost.errors import OffhostError
-from offhost.repository.points.manifest import PointDisk
+from offhost.backup.vm import VmSettings
+from offhost.errors import OffhostError, UnreadableDisks, VmGone
+from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.snapshot.refusals import unreadable
+from offhost.snapshot.space import low_space
 from offhost.transport.contract import described, first_willing
-from offhost.vsphere.configuration import configuration
-from offhost.vsphere.snapshots import current_lineage, snapshots
-from offhost.vsphere.values import Disk, Vm
+from offhost.vsphere.inventory import datastores, refuse_twins, refuse_unreachable
+from offhost.vsphere.session import VSphere
+from offhost.vsphere.survey import Surveyed, survey
+from offhost.vsphere.values import Datastore, Disk, Vm
 
 
-async def plan(backup: VmBackup, vm: Vm) -> VmPlan:
-    """A failure to find out is in the plan."""
-    try:
-        present = await configuration(backup.vsphere, vm)
-        lineage = current_lineage(await snapshots(backup.vsphere, vm))
-        points = await in_thread(backup.destination.repository.points.of, vm.id)
-    except OffhostError as error:
-        return VmPlan(vm.name, vm.id, (), Problem(error.code, str(error), error.hint))
-    latest = max(points, key=lambda point: point.order, default=None)
-    refused = unreadable(present)
-    disks = []
-    for disk in present.disks:
-        base = base_disk(latest.disks, disk.key) if latest else None
-        frozen = replace(disk, change_id="as of the snapshot") if vm.change_tracking else disk
-        reason = refused.get(disk.key) or _full_reason(backup, frozen, base, lineage, template=vm.template)
-        transport, refusals = await in_thread(first_willing, backup.settings.transports, vm, disk)
-        disks.append(
-            DiskPlan(
-                key=disk.key,
-                label=disk.label,
-                capacity_bytes=disk.capacity_bytes,
-                mode="refused" if disk.key in refused or not transport else "full" if reason else "incremental",
-                reason=reason,
-                transport=transport,
-                refused=described(refusals),
-            )
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans for many VMs at once, with calls by the batch, so that a vCenter that is slow to answer is asked seldom."""
+
+    vsphere: VSphere
+    destination: Destination
+    settings: VmSettings
+    now: datetime
+
+    async def plans(self, vms: Sequence[Vm]) -> list[VmPlan]:
+        """One for each VM, in their order; a failure to find out about one is in its plan.
+
+        Raises: OffhostError when neither vSphere nor the repository can be asked.
+        """
+        surveyed = await survey(self.vsphere, vms)
+        spaces = {store.moref: store for store in await datastores(self.vsphere)}
+        gone = await in_thread(partial(self.destination.repository.points.gone, strict=True))
+        return [await in_thread(self._plan, vm, surveyed.get(vm.moref), spaces, gone) for vm in vms]
+
+    def _plan(
+        self, vm: Vm, surveyed: Surveyed | None, spaces: Mapping[str, Datastore], gone: Collection[str]
+    ) -> VmPlan:
+        try:
+            refuse_unreachable(vm)
+            refuse_twins(vm)
+            if surveyed is None:
+                raise VmGone(f"{vm.name}: it is gone, or vSphere has no configuration of it any more")
+            if not surveyed.disks:
+                raise UnreadableDisks(f"{vm.name}: it has no disk")
+            stores = [spaces[ref] for ref in surveyed.datastores if ref in spaces]
+            shortage = low_space(vm, stores, min_free=self.settings.min_free)
+            points = self.destination.repository.points.newest_first(vm.id, gone)
+            disks = _Disks(self, vm, surveyed, next(points, None), gone).plans()
+        except OffhostError as error:
+            return VmPlan(vm.name, vm.id, (), _problem(error))
+        return VmPlan(vm.name, vm.id, disks, _problem(shortage) if shortage else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Disks:
+    """The disks of one VM. `latest` is its last point; of it, `gone` do not count. Blocking."""
+
+    planner: Planner
+    vm: Vm
+    surveyed: Surveyed
+    latest: Manifest | None
+    gone: Collection[str]
+
+    def plans(self) -> tuple[DiskPlan, ...]:
+        refused = unreadable(self.surveyed.disks)
+        return tuple(self._disk(disk, refused.get(disk.key)) for disk in self.surveyed.disks)
+
+    def _disk(self, disk: Disk, refused: str | None) -> DiskPlan:
+        transport, refusals = first_willing(self.planner.settings.transports, self.vm, disk)
+        full = None if refused or not transport else self._full_reason(disk)
+        whole = full is not None or self.planner.settings.reads.mode == "full"
+        return DiskPlan(
+            key=disk.key,
+            label=disk.label,
+            capacity_bytes=disk.capacity_bytes,
+            mode="refused" if refused or not transport else "full" if whole else self.planner.settings.reads.mode,
+            reason=refused or full,
+            transport=None if refused else transport,
+            refused=() if refused else described(refusals),
         )
-    return VmPlan(vm.name, vm.id, tuple(disks), None)
+
+    def _full_reason(self, disk: Disk) -> str | None:
+        """Why all of it would be read."""
+        reads, known = self.planner.settings.reads, self._of(self.latest, disk)
+        if reason := reads.full_reason or full_due_reason(known, reads.full_every, self.planner.now):
+            return reason
+        base = known
+        if reads.mode == "differential" and known is not None:
+            points = self.planner.destination.repository.points.newest_first(self.vm.id, self.gone)
+            full, lost = last_full(points, known)
+            if lost:
+                return lost
+            base = self._of(full, disk)
+        return self._doubt(disk, base) or self._audit_of_all(known)
+
+    def _doubt(self, disk: Disk, base: PointDisk | None) -> str | None:
+        frozen = replace(disk, change_id="as of the snapshot") if self.vm.change_tracking else disk
+        cutter = self.planner.destination.chunking.cutter.identity
+        lineage, template = self.surveyed.lineage, self.vm.template
+        return full_read_reason(frozen, base, lineage=lineage, cutter=cutter, reverted=False, template=template)
+
+    def _audit_of_all(self, known: PointDisk | None) -> str | None:
+        audit = self.planner.settings.reads.audit
+        if (
+            known is None
+            or audit.read != "all"
+            or not due(known.source.get("audited_at"), audit.every, self.planner.now)
+        ):
+            return None
+        return "an audit of change tracking reads all of it"
+
+    def _of(self, point: Manifest | None, disk: Disk) -> PointDisk | None:
+        return base_disk(point.disks, disk.key) if point else None
 
 
-def _full_reason(
-    backup: VmBackup, disk: Disk, base: PointDisk | None, lineage: tuple[str, ...], *, template: bool
-) -> str | None:
-    cutter = backup.destination.chunking.cutter.identity
-    return backup.settings.reads.full_reason or full_read_reason(
-        disk, base, lineage=lineage, cutter=cutter, reverted=False, template=template
-    )
+def _problem(error: OffhostError) -> Problem:
+    return Problem(error.code, str(error), error.hint)

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from offhost.aio import in_own_thread, in_thread, shielded
 from offhost.backup.destination import Destination
 from offhost.backup.directory import FolderBackup, VmFolder, folder_plan, vm_folder
+from offhost.backup.host import HostBackup, host_plan
 from offhost.backup.latency import LatencyLimit
-from offhost.backup.plan import plan
+from offhost.backup.plan import Planner
 from offhost.backup.reading import ReadPolicy
 from offhost.backup.replication import Replication
 from offhost.backup.report import VmCopies, VmPlan, VmReport
@@ -27,9 +28,10 @@ from offhost.config import Configuration
 from offhost.daemon.retention import by_job, expire_backed_up, expire_deleted
 from offhost.daemon.unlocking import unlock_described
 from offhost.errors import Conflict, NotFound, OffhostError
-from offhost.events import DiskProgress, Events
+from offhost.events import DiskProgress, Events, TrackingLied
 from offhost.ids import RunId, VmId
 from offhost.jobs.engine import VmEngine
+from offhost.jobs.hosts import selected_hosts
 from offhost.jobs.selection import Selection, selected, tags_asked
 from offhost.jobs.spec import JobSpec
 from offhost.jobs.subject import Subject
@@ -43,6 +45,7 @@ from offhost.transport.contract import Transport
 from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.https import HttpsTransport
 from offhost.vsphere.folder import FolderAccess
+from offhost.vsphere.hosts import EsxHost, hosts
 from offhost.vsphere.inventory import listing
 from offhost.vsphere.latency import LatencyMeter
 from offhost.vsphere.roster import Roster, roster
@@ -106,6 +109,8 @@ class Engine:
         if job.folder is not None:
             return Selection([await in_thread(vm_folder, job.folder.path)])
         session = await self.session(job.vcenter)
+        if job.kind == "host":
+            return selected_hosts(job, await hosts(session))
         opt_out_tag = self._configuration.opt_out_tag
         bearers = await tagged(session, tags_asked(job, opt_out_tag))
         return selected(job, await listing(session), bearers, opt_out_tag)
@@ -117,6 +122,8 @@ class Engine:
         match subject:
             case VmFolder():
                 return await (await self._folder_backup(job, subject, run_id, on_cancelled)).run(subject)
+            case EsxHost():
+                return await (await self._host_backup(job, run_id)).run(subject)
             case Vm():
                 return await (await self._backup(job, subject, run_id, on_cancelled)).run(subject)
         raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
@@ -152,14 +159,21 @@ class Engine:
 
     async def plan(self, job: JobSpec, subjects: Sequence[Subject]) -> list[VmPlan]:
         """What `back_up` would do."""
+        vms = [subject for subject in subjects if isinstance(subject, Vm)]
+        if vms:
+            return await (await self._planner(job)).plans(vms)
         return [await self._plan_one(job, subject) for subject in subjects]
+
+    async def _planner(self, job: JobSpec) -> Planner:
+        session, destination = await self.session(job.vcenter), await self.destination(job.repository)
+        return Planner(session, destination, self._settings(job, session), self._clock.now())
 
     async def _plan_one(self, job: JobSpec, subject: Subject) -> VmPlan:
         match subject:
             case VmFolder():
                 return await in_thread(folder_plan, subject)
-            case Vm():
-                return await plan(await self._backup(job, subject, RunId("0" * 32)), subject)
+            case EsxHost():
+                return host_plan(subject)
         raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
 
     async def remove_leftovers(self) -> list[str]:
@@ -191,22 +205,26 @@ class Engine:
             vsphere=session,
             destination=await self.destination(job.repository),
             owner=Owner(self._state.installation, run_id),
-            settings=VmSettings(
-                transports=self._transports(job, session),
-                quiesce=job.quiesce,
-                reads=ReadPolicy(job.mode),
-                min_free=self._configuration.limits.min_free,
-                paces=self._paces(job),
-                latency=self._latency(job, session),
-            ),
+            settings=self._settings(job, session),
             job=job.name,
             tags=job.tags,
             clock=self._clock,
             is_dead=self._state.is_dead,
             on_cancelled=on_cancelled,
+            on_lie=lambda disk, size: self._events.publish(TrackingLied(run_id, job.name, vm.name, disk, size)),
             progress=lambda disk, done, total: self._events.publish(
                 DiskProgress(run_id, job.name, vm.name, disk, done, total)
             ),
+        )
+
+    def _settings(self, job: JobSpec, session: VSphere) -> VmSettings:
+        return VmSettings(
+            transports=self._transports(job, session),
+            quiesce=job.quiesce,
+            reads=ReadPolicy(job.mode, job.full_every, job.audit),
+            min_free=self._configuration.limits.min_free,
+            paces=self._paces(job),
+            latency=self._latency(job, session),
         )
 
     async def _folder_backup(
@@ -221,11 +239,24 @@ class Engine:
         return FolderBackup(
             destination=await self.destination(job.repository),
             clock=self._clock,
-            made_by={"job": job.name, "installation": self._state.installation, "run": run_id},
+            made_by=self._made_by(job, run_id),
             progress=progress,
             on_cancelled=on_cancelled,
             tags=job.tags,
         )
+
+    async def _host_backup(self, job: JobSpec, run_id: RunId) -> HostBackup:
+        return HostBackup(
+            vsphere=await self.session(job.vcenter),
+            destination=await self.destination(job.repository),
+            clock=self._clock,
+            made_by=self._made_by(job, run_id),
+            tags=job.tags,
+        )
+
+    def _made_by(self, job: JobSpec, run_id: RunId) -> dict[str, str]:
+        """What a point says of its making: retention goes by the job, and by whose job it is."""
+        return {"job": job.name, "installation": self._state.installation, "run": run_id}
 
     def _paces(self, job: JobSpec) -> Paces:
         """The bounds on what a job reads: one for all jobs, which share it fairly, and its own."""

@@ -1,9 +1,11 @@
 """The guard against filling a datastore: a snapshot's deltas grow for as long as it is held."""
 
+from collections.abc import Iterable
+
 from offhost.errors import LowSpace
 from offhost.vsphere.inventory import datastores_of
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.values import Vm
+from offhost.vsphere.values import Datastore, Vm
 
 
 async def check_free_space(vsphere: VSphere, vm: Vm, *, min_free: float) -> None:
@@ -11,10 +13,17 @@ async def check_free_space(vsphere: VSphere, vm: Vm, *, min_free: float) -> None
 
     Asked before the snapshot is taken, and again while it is held.
     """
-    for datastore in await datastores_of(vsphere, vm):
+    if shortage := low_space(vm, await datastores_of(vsphere, vm), min_free=min_free):
+        raise shortage
+
+
+def low_space(vm: Vm, datastores: Iterable[Datastore], *, min_free: float) -> LowSpace | None:
+    """The error of the first of a VM's datastores that is too full."""
+    for datastore in datastores:
         if datastore.free_bytes < min_free * datastore.capacity_bytes:
             free = datastore.free_bytes / datastore.capacity_bytes
-            raise LowSpace(
+            return LowSpace(
                 f"{vm.name}: the datastore {datastore.name} has {free:.1%} free, less than {min_free:.1%}",
                 hint="make room on the datastore, or lower limits.min_free",
             )
+    return None

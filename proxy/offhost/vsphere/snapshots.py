@@ -23,7 +23,8 @@ NAME = "offhost backup"
 _OURS = re.compile(r"offhost backup: installation ([0-9a-f]{32}) run ([0-9a-f]{32})\b")
 _CREATING = "VirtualMachine.createSnapshot"
 _ROOTS = "snapshot.rootSnapshotList"
-_TREE_PATHS = (_ROOTS, "snapshot.currentSnapshot")
+TREE_PATHS = (_ROOTS, "snapshot.currentSnapshot")
+_LAYOUT_PATHS = ("layoutEx.file", "layoutEx.disk")
 _VSS_COPY = 5
 """VSS_BT_COPY: leaves the applications' own backup history and logs alone."""
 _SHORTEST_QUIESCE_MINUTES, _LONGEST_QUIESCE_MINUTES = 5, 240
@@ -85,15 +86,15 @@ async def snapshots(vsphere: VSphere, vm: Vm) -> list[Snapshot]:
     """The VM's whole tree, parents before children."""
 
     def call(live: Live) -> list[Snapshot]:
-        return _tree(properties(live, vim.VirtualMachine, [live.vm(vm.moref)], _TREE_PATHS)[vm.moref])
+        return tree_in(properties(live, vim.VirtualMachine, [live.vm(vm.moref)], TREE_PATHS)[vm.moref])
 
     return await vsphere.read(call, f"listing the snapshots of {vm.name}")
 
 
 async def all_snapshots(vsphere: VSphere) -> dict[str, list[Snapshot]]:
     """The trees of all VMs that have one, by the VM's moref."""
-    rows = await vsphere.read(lambda live: all_of(live, {vim.VirtualMachine: _TREE_PATHS}), "listing all snapshots")
-    return {vm: tree for vm, tree in ((vm, _tree(row)) for vm, row in rows.items()) if tree}
+    rows = await vsphere.read(lambda live: all_of(live, {vim.VirtualMachine: TREE_PATHS}), "listing all snapshots")
+    return {vm: tree for vm, tree in ((vm, tree_in(row)) for vm, row in rows.items()) if tree}
 
 
 async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
@@ -104,6 +105,20 @@ async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
         f"reading whether {vm.name} needs consolidation",
     )
     return bool(row.get(path))
+
+
+async def delta_bytes(vsphere: VSphere, vm: Vm) -> int:
+    """How large the files are that a VM with a snapshot writes to now: the deltas of its newest one.
+
+    As the host saw them last, which may be minutes ago (VirtualMachineFileLayoutEx.timestamp).
+    """
+    row = await vsphere.read(
+        lambda live: properties(live, vim.VirtualMachine, [live.vm(vm.moref)], _LAYOUT_PATHS)[vm.moref],
+        f"measuring the snapshot of {vm.name}",
+    )
+    sizes = {int(file.key): int(file.size) for file in row.get("layoutEx.file", ())}
+    chains = [disk.chain for disk in row.get("layoutEx.disk", ())]
+    return sum(sizes.get(int(key), 0) for chain in chains if len(chain) > 1 for key in chain[-1].fileKey)
 
 
 def lineage(tree: list[Snapshot], snapshot: str) -> tuple[str, ...]:
@@ -139,8 +154,11 @@ def _quiesce_spec(minutes: int | None, *, windows: bool) -> vim.vm.GuestQuiesceS
     return vim.vm.GuestQuiesceSpec(timeout=timeout)
 
 
-def _tree(row: Row) -> list[Snapshot]:
-    """Parents before children; walked with a stack of its own: a tree is as deep as a VM's owner made it."""
+def tree_in(row: Row) -> list[Snapshot]:
+    """The tree in a row of `TREE_PATHS`, parents before children.
+
+    It is walked with a stack of its own: a tree is as deep as a VM's owner made it.
+    """
     current = row.get("snapshot.currentSnapshot")
     waiting: list[tuple[Any, str | None]] = [(node, None) for node in reversed(row.get(_ROOTS, ()))]
     found: list[Snapshot] = []
