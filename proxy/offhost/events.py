@@ -40,6 +40,15 @@ class DiskProgress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TrackingLied(Event):
+    """An audit found what change tracking had not reported: earlier restore points of the VM may be wrong there."""
+
+    vm: str
+    disk: str
+    unreported_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class VmEnded(Event):
     """One VM of a run is done with; bytes are sums over its disks."""
 

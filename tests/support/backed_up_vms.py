@@ -77,7 +77,7 @@ class BackedUpVm:
         settings = VmSettings(
             transports=mounted(self.vcenter) if transports is None else transports,
             quiesce=quiesce or QuiescePolicy("off"),
-            reads=ReadPolicy(mode, full_every, audit),
+            reads=ReadPolicy(mode, full_every, audit or AuditPolicy()),
             min_free=min_free,
             hung_after_s=hung_after_s,
             paces=paces,

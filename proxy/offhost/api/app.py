@@ -28,6 +28,7 @@ from offhost.errors import Conflict, UsageError
 from offhost.jobs.dispatch import Dispatcher
 from offhost.jobs.schedule import next_time
 from offhost.jobs.spec import JobSpec
+from offhost.retention import written_age
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_RUNS = 1000
@@ -131,6 +132,8 @@ class _Handlers:
             "vcenter": job.vcenter,
             "repository": job.repository,
             "mode": job.mode,
+            "full_every": written_age(job.full_every) if job.full_every else None,
+            "audit": {"every": written_age(job.audit.every), "read": job.audit.read},
             "transports": list(job.transports),
             "schedule": {"cron": job.timing.cron.text, "timezone": job.timing.timezone} if job.timing else None,
             "next": rfc3339(following) if following else None,

@@ -47,7 +47,7 @@ class Sampling:
 class AuditPolicy:
     """How often a disk is audited, and how much of it."""
 
-    every: timedelta
+    every: timedelta = timedelta(days=30)
     read: AuditRead = "sample"
 
 

@@ -4,7 +4,7 @@ Owns: the choice of mode and base. Does not own: the doubts themselves (base), t
 (audit).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,11 +25,11 @@ from offhost.vsphere.values import Disk
 
 @dataclass(frozen=True, slots=True)
 class ReadPolicy:
-    """How the job wants disks read: its mode, how often in full all the same, how often audited; None: never."""
+    """How the job wants disks read: its mode, how often in full all the same (None: never), how often audited."""
 
     mode: ReadMode = "incremental"
     full_every: timedelta | None = None
-    audit: AuditPolicy | None = None
+    audit: AuditPolicy = field(default_factory=AuditPolicy)
 
     @property
     def full_reason(self) -> str | None:
@@ -94,7 +94,7 @@ class Readings:
         since, lost = await self._base(known) if not chosen else (self.latest, None)
         before = await in_thread(map_of, since, disk.key)
         whole = Reading("full", chosen or lost, before, areas=None, known=known)
-        if lost or self.policy.mode == "full" or (chosen and not self.policy.audit):
+        if lost or self.policy.mode == "full":
             return whole
         base = base_disk(since.manifest.disks, disk.key) if since else None
         areas, doubt = await self._areas(disk, base, readable=before is not None)
@@ -109,7 +109,7 @@ class Readings:
 
     def _audit(self, known: PointDisk | None) -> AuditRead | None:
         audit = self.policy.audit
-        if audit is None or known is None or not due(known.source.get("audited_at"), audit.every, self.snap.taken_at):
+        if known is None or not due(known.source.get("audited_at"), audit.every, self.snap.taken_at):
             return None
         return audit.read
 

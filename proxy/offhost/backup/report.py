@@ -6,7 +6,6 @@ from typing import Literal
 
 from offhost.ids import DiskKey, VmId
 
-
 Consistency = Literal["application", "filesystem", "crash", "offline", "torn"]
 """What a restore point was brought to: `torn` is none at all, each part of a disk is of another moment."""
 

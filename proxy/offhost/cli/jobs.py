@@ -76,7 +76,7 @@ def show_job(invocation: Invocation, name: str) -> None:
     say(f"job: {described['job']}")
     say(f"backs up: {_meant(described)} into {described['repository']}")
     if described["kind"] == "image":
-        say(f"mode: {described['mode']}")
+        say(f"mode: {described['mode']}{_checked(described)}")
         say(f"transports: {', '.join(described['transports'])}")
     if described["copy_to"]:
         say(f"copies to: {', '.join(described['copy_to'])}")
@@ -145,6 +145,7 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
     from offhost.clock import SystemClock
     from offhost.daemon.specs import job_spec
     from offhost.jobs.schedule import next_time
+    from offhost.retention import written_age
 
     spec = job_spec(job)
     following = next_time(spec.timing, SystemClock().now()) if spec.timing else None
@@ -156,12 +157,21 @@ def _described(job: Job, catalog: Catalog) -> dict[str, Any]:
         "directory": str(spec.folder.path) if spec.folder else None,
         "repository": spec.repository,
         "mode": spec.mode,
+        "full_every": written_age(spec.full_every) if spec.full_every else None,
+        "audit": {"every": written_age(spec.audit.every), "read": spec.audit.read} if spec.mode != "full" else None,
         "transports": list(spec.transports),
         "copy_to": [target.repository for target in spec.copy_to],
         "retention": str(spec.retention),
         "next": following.isoformat() if following else None,
         "last": {"id": last[0].id, "state": last[0].state, "started": last[0].started} if last else None,
     }
+
+
+def _checked(described: dict[str, Any]) -> str:
+    """How often a job reads in full all the same, and audits change tracking, in words."""
+    full = f", in full every {described['full_every']}" if described["full_every"] else ""
+    audit = described["audit"]
+    return f"{full}, change tracking audited every {audit['every']} ({audit['read']})" if audit else full
 
 
 def _meant(described: dict[str, Any]) -> str:

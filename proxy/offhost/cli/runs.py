@@ -80,6 +80,9 @@ def _print_vm(vm: VmRow) -> None:
         )
         if disk.reason:
             say(f"    read in full: {disk.reason}")
+        if disk.audited_bytes is not None:
+            found = f"{size(disk.unreported_bytes)} had changed" if disk.unreported_bytes else "all as it was"
+            say(f"    audit of change tracking: {size(disk.audited_bytes)} said to be unchanged: {found}")
     for copies in vm.copies:
         read, stored = size(copies.read_bytes), size(copies.stored_bytes)
         say(f"  {len(copies.points)} restore points copied to {copies.repository}: {read} read, {stored} stored")

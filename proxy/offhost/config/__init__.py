@@ -5,7 +5,7 @@ are used for; engines take values of their own and never see this room.
 """
 
 from offhost.config.cron import CronLine
-from offhost.config.job import Directory, Job, Retention, Rule, Schedule
+from offhost.config.job import Directory, Job, Quiesce, Retention, Rule, Schedule
 from offhost.config.load import Configuration, load
 from offhost.config.proxy import Datastore, Limits, Listen, Repository, VCenter
 from offhost.config.secret import Secret
@@ -18,6 +18,7 @@ __all__ = [
     "Job",
     "Limits",
     "Listen",
+    "Quiesce",
     "Repository",
     "Retention",
     "Rule",

@@ -1,5 +1,6 @@
 """The keys of a job file: which VMs, when, how, and into which repository."""
 
+from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -100,6 +101,34 @@ class Select(Section):
     )
 
 
+class Full(Section):
+    """When a disk that could be read incrementally is read in full all the same."""
+
+    every: Age = Field(description="how old its last full read may become: 30d")
+
+
+class Audit(Section):
+    """How what change tracking says to be unchanged is checked against the last backup."""
+
+    every: Age = Field(default=timedelta(days=30), description="how old a disk's last audit may become: 30d")
+    read: Literal["sample", "all"] = Field(
+        default="sample", description="sample, up to 256 MiB of each disk, or all of it"
+    )
+
+
+class Vss(Section):
+    """What Windows' volume shadow copy service is asked for in quiescing, where vSphere passes it on (from 6.5 on)."""
+
+    backup_type: Literal["full", "incremental", "differential", "log", "copy", "other"] = Field(
+        default="copy", description="copy leaves the applications' own backup history alone; full may cut their logs"
+    )
+    context: Literal["auto", "backup", "file_share_backup"] = Field(
+        default="auto", description="auto, backup (with the writers) or file_share_backup (without them)"
+    )
+    bootable_system_state: bool = Field(default=False, description="true or false")
+    partial_file_support: bool = Field(default=False, description="true or false")
+
+
 class Quiesce(Section):
     """How hard the guest's file systems and applications are made consistent."""
 
@@ -107,6 +136,7 @@ class Quiesce(Section):
 
     policy: Literal["require", "try", "off"] = Field(default="try", description="require, try or off")
     timeout: Minutes = Field(default=15, ge=5, le=240, description="how long the guest may take, 5m to 4h")
+    vss: Vss = Field(default_factory=Vss, description="what Windows' volume shadow copy service is asked for")
 
 
 class JobLimits(Section):
@@ -168,7 +198,7 @@ class Directory(Section):
 Transport = Annotated[Literal["datastore", "https"], not_yet("hotadd", "nbd", "nfc", "san")]
 
 
-_OF_IMAGES = frozenset({"mode", "quiesce", "transports"})
+_OF_IMAGES = frozenset({"audit", "full", "mode", "quiesce", "transports"})
 
 
 class Job(Section):
@@ -176,10 +206,8 @@ class Job(Section):
 
     later: ClassVar[frozenset[str]] = frozenset(
         {
-            "audit",
             "consolidate",
             "files",
-            "full",
             "notify",
             "objective",
             "retry",
@@ -195,9 +223,11 @@ class Job(Section):
         default="image", description="image, directory or host"
     )
     directory: Directory | None = Field(default=None, description="the folder that kind directory backs up")
-    mode: Annotated[Literal["full", "incremental"], not_yet("differential")] = Field(
-        default="incremental", description="full or incremental"
+    mode: Literal["full", "incremental", "differential"] = Field(
+        default="incremental", description="full, incremental or differential"
     )
+    full: Full | None = Field(default=None, description="when disks are read in full all the same: { every: 30d }")
+    audit: Audit = Field(default_factory=Audit, description="how change tracking is checked")
     quiesce: Quiesce = Field(default_factory=Quiesce, description="how the guest is made consistent")
     transports: Annotated[tuple[Transport, ...], AfterValidator(_no_twice)] = Field(
         default=("datastore", "https"), min_length=1, description="datastore and https, the preferred first"
@@ -225,6 +255,12 @@ class Job(Section):
             rules = (*self.select.include, *self.select.exclude)
             if any(rule.model_fields_set != {"name"} for rule in rules):
                 raise wrong("hosts are selected by name", 'such as { name: "esx*" }')
+        return self
+
+    @model_validator(mode="after")
+    def _full_at_times(self) -> "Job":
+        if self.mode == "full" and not self.model_fields_set.isdisjoint({"full", "audit"}):
+            raise wrong("mode: full always reads everything", "take `full` and `audit` out, or choose another mode")
         return self
 
     def _of_a_directory(self) -> None:

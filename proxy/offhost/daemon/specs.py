@@ -1,10 +1,11 @@
 """From the configuration's words to the values that the rooms below take."""
 
-from offhost.config import Directory, Job, Retention
+from offhost.backup.audit import AuditPolicy
+from offhost.config import Directory, Job, Quiesce, Retention
 from offhost.config import Rule as WrittenRule
 from offhost.jobs.spec import CopyTarget, FolderSpec, JobSpec, Rule, SwitchingOff, Timing
 from offhost.retention import RetentionPolicy
-from offhost.vsphere.values import QuiescePolicy
+from offhost.vsphere.values import QuiescePolicy, VssOptions
 
 
 def job_spec(job: Job) -> JobSpec:
@@ -19,7 +20,9 @@ def job_spec(job: Job) -> JobSpec:
         kind=job.kind,
         folder=_folder(job.directory) if job.directory else None,
         mode=job.mode,
-        quiesce=QuiescePolicy(job.quiesce.policy, job.quiesce.timeout),
+        full_every=job.full.every if job.full else None,
+        audit=AuditPolicy(job.audit.every, job.audit.read),
+        quiesce=_quiesce(job.quiesce),
         transports=job.transports,
         copy_to=tuple(CopyTarget(copy.repository, copy.within) for copy in job.copy_to),
         timing=Timing(job.schedule.cron, job.schedule.timezone) if job.schedule else None,
@@ -35,6 +38,16 @@ def job_spec(job: Job) -> JobSpec:
 def _folder(written: Directory) -> FolderSpec:
     off = SwitchingOff(written.shutdown_timeout, written.force_off) if written.consistency == "power_off" else None
     return FolderSpec(written.path, off)
+
+
+def _quiesce(written: Quiesce) -> QuiescePolicy:
+    vss = VssOptions(
+        backup_type=written.vss.backup_type,
+        context=written.vss.context,
+        bootable_system_state=written.vss.bootable_system_state,
+        partial_file_support=written.vss.partial_file_support,
+    )
+    return QuiescePolicy(written.policy, written.timeout, vss)
 
 
 def _policy(written: Retention | None) -> RetentionPolicy:

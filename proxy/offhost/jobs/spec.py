@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from offhost.backup.audit import AuditPolicy
+from offhost.backup.base import ReadMode
 from offhost.config.cron import CronLine
 from offhost.retention import RetentionPolicy
 from offhost.vsphere.values import QuiescePolicy
@@ -92,7 +94,10 @@ class JobSpec:
     """Set exactly for the kind directory."""
     exclude: tuple[Rule, ...] = ()
     templates: Templates = "include"
-    mode: Literal["full", "incremental"] = "incremental"
+    mode: ReadMode = "incremental"
+    full_every: timedelta | None = None
+    """How old a disk's last full read may become; None: any age."""
+    audit: AuditPolicy = field(default_factory=AuditPolicy)
     quiesce: QuiescePolicy = field(default_factory=QuiescePolicy)
     transports: tuple[str, ...] = ("datastore", "https")
     """The preferred first."""

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from offhost.events import Event, RunEnded, RunStarted, VmEnded
+from offhost.events import Event, RunEnded, RunStarted, TrackingLied, VmEnded
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,6 +30,13 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._lies = Counter(
+            "offhost_change_tracking_lies",
+            "Disks of which an audit found changes that change tracking had not reported.",
+            ["job"],
+            registry=self._registry,
+        )
+
     def listen(self, event: Event) -> None:
         """Take in what happened."""
         match event:
@@ -39,6 +46,8 @@ class Metrics:
                 self._under_way.labels(event.job).dec()
                 self._ended.labels(event.job, event.state).inc()
                 self._last_end.labels(event.job, event.state).set(event.at.timestamp())
+            case TrackingLied():
+                self._lies.labels(event.job).inc()
             case VmEnded():
                 self._vms.labels(event.job, "ok" if event.ok else "failed").inc()
                 self._bytes.labels(event.job, "read").inc(event.read_bytes)

@@ -148,8 +148,22 @@ class Datastore:
 
 
 @dataclass(frozen=True, slots=True)
+class VssOptions:
+    """What a Windows guest's volume shadow copy service is asked for; see VirtualMachineWindowsQuiesceSpec.
+
+    `copy` leaves the applications' own backup history and logs alone.
+    """
+
+    backup_type: Literal["full", "incremental", "differential", "log", "copy", "other"] = "copy"
+    context: Literal["auto", "backup", "file_share_backup"] = "auto"
+    bootable_system_state: bool = False
+    partial_file_support: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class QuiescePolicy:
     """Whether the guest must, should or need not be quiesced, and how long that may take."""
 
     policy: Literal["require", "try", "off"] = "try"
     timeout_minutes: int = 15
+    vss: VssOptions = VssOptions()

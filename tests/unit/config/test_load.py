@@ -48,9 +48,19 @@ def test_a_key_that_stands_twice_is_refused(files: Files, refusal: Refusal) -> N
     assert message == "jobs.d/nightly.yaml:7:1: repository: the key stands here a second time, first on line 6"
 
 
+@pytest.mark.parametrize("line", ["full: { every: 30d }", "audit: { every: 30d }"])
+def test_a_job_that_always_reads_everything_has_no_use_for_full_and_audit(
+    files: Files, refusal: Refusal, line: str
+) -> None:
+    files.job("nightly.yaml", JOB + f"mode: full\n{line}\n")
+    ((message, hint),) = refusal()
+    assert "mode: full always reads everything" in message
+    assert "take `full` and `audit` out" in hint
+
+
 @pytest.mark.parametrize(
     "line",
-    ["notify: { on: [failed] }", "audit: { every: 30d }", "kind: files", "mode: differential", "transports: [nbd]"],
+    ["notify: { on: [failed] }", "kind: files", "transports: [nbd]"],
 )
 def test_what_offhost_is_going_to_have_is_refused_as_not_yet_supported(
     files: Files, refusal: Refusal, line: str
