@@ -89,7 +89,7 @@ class SimulatedSnapshot:
 class Rule:
     """One injected fault.
 
-    method: a SOAP method, or the first part of its name and "*", or "folder:GET" for a request to /folder.
+    method: a SOAP method, or the first part of its name and "*", or "folder:GET", "rest:GET" for a request there.
     object: only calls of that moref; a VM's covers its snapshots. For /folder, the file: "/web1/web1.vmdk".
     quiesced: only snapshots that ask for quiescing.
     mode: "soap" (the call fails), "task" (its task fails after `delay_ms`, or does the work then, without a `fault`),
@@ -112,10 +112,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What clients asked for: SOAP methods by name, each call in order, and the traffic over /folder."""
+    """What clients asked for: SOAP methods by name, each call in order, those of REST, and the traffic over /folder."""
 
     methods: Mapping[str, int]
     in_order: tuple[tuple[str, str], ...]
+    rest: tuple[str, ...]
     folder_requests: int
     folder_bytes_served: int
     folder_bytes_received: int
@@ -220,6 +221,7 @@ class SimulatedVCenter:
         *,
         datastore: str = "DS1",
         folder: str | None = None,
+        pool: str = "",
         powered_on: bool = True,
         change_tracking: bool = False,
         guest_id: str = "otherGuest64",
@@ -230,12 +232,16 @@ class SimulatedVCenter:
         tools_running: bool = False,
         shared_bus: str = "noSharing",
     ) -> str:
-        """Create a VM with disks of that content, and return its moref."""
+        """Create a VM with disks of that content, and return its moref.
+
+        folder: a name below the datacenter's VM folder; pool: a path below the cluster. Both are made where missing.
+        """
         made = self._command(
             "create_vm",
             name=name,
             datastore=datastore,
             folder=folder or "",
+            pool=pool,
             disks=[_disk_json(disk) for disk in disks],
             flag=powered_on,
             change_tracking=change_tracking,
@@ -272,6 +278,30 @@ class SimulatedVCenter:
     def power_state(self, vm: str) -> str:
         """vSphere's word for it: `poweredOn`, `poweredOff`, `suspended`."""
         return str(self._command("power_state", vm=vm)["state"])
+
+    def set_connection(self, vm: str, state: str, *, forgotten: bool = False) -> None:
+        """The VM's connectionState: "disconnected", "inaccessible", "orphaned", "invalid", "connected".
+
+        forgotten: vCenter has no configuration of it either, and never again: nothing else can be done with the VM.
+        """
+        self._command("connection", vm=vm, name=state, flag=forgotten)
+
+    def set_vss_writers(self, vm: str, *, answering: bool) -> None:
+        """Let a Windows guest's applications take part in quiescing: the snapshot then names their manifest."""
+        self._command("vss_writers", vm=vm, flag=answering)
+
+    def claim_quiesced(self, vm: str) -> None:
+        """Let the host flag a snapshot as quiesced that was asked to be, whatever the guest did."""
+        self._command("claim_quiesced", vm=vm, flag=True)
+
+    def quiescing_asked(self, vm: str) -> dict[str, Any]:
+        """What the last CreateSnapshotEx of the VM asked for: timeout, and for Windows the VSS fields."""
+        asked: dict[str, Any] = self._command("quiesce_asked", vm=vm)
+        return asked
+
+    def set_old_api(self) -> None:
+        """Be an endpoint from before vSphere 6.5: no CreateSnapshotEx. Clients that log in from now on see it."""
+        self._command("old_api", flag=True)
 
     def set_encrypted(self, vm: str, *, key_id: str = "key-1") -> None:
         """Let the VM's configuration name an encryption key."""
@@ -407,6 +437,7 @@ class SimulatedVCenter:
         return Calls(
             methods=told["methods"],
             in_order=tuple((call["method"], call["object"]) for call in told["calls"] or ()),
+            rest=tuple(told["rest"]),
             folder_requests=told["folder_requests"],
             folder_bytes_served=told["folder_bytes_served"],
             folder_bytes_received=told["folder_bytes_received"],

@@ -25,6 +25,7 @@ type command struct {
 	Snapshot    string     `json:"snapshot"`
 	Datastore   string     `json:"datastore"`
 	Folder      string     `json:"folder"`
+	Pool        string     `json:"pool"`
 	GuestID     string     `json:"guest_id"`
 	Firmware    string     `json:"firmware"`
 	Hardware    string     `json:"hardware"`
@@ -115,6 +116,10 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 		v.latencies[c.Datastore] = int64(c.Number)
 		return answer{}, nil
 	}
+	if c.Do == "old_api" {
+		v.quiescing.oldAPI = c.Flag
+		return answer{}, nil
+	}
 	vm := findVM(c.VM)
 	if vm == nil {
 		return nil, errors.New("no such VM: " + c.VM)
@@ -122,6 +127,8 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 	switch c.Do {
 	case "write":
 		return answer{}, v.guestWrites(vm, c.Key, c.Offset, c.Data)
+	case "vss_writers", "claim_quiesced", "quiesce_asked":
+		return v.quiescing.carryOut(vm, c), nil
 	case "leave_unreported":
 		disk := diskByKey(vm.Config.Hardware.Device, c.Key)
 		if disk == nil {
@@ -148,6 +155,8 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 	case "guest_shutdown":
 		v.shutdowns[c.VM] = time.Duration(c.Seconds * float64(time.Second))
 		return answer{}, nil
+	case "connection":
+		return setConnection(vm, c.Name, c.Flag)
 	case "tools":
 		setTools(vm, c.Flag)
 		return answer{}, nil

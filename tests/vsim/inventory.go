@@ -10,7 +10,10 @@ import (
 )
 
 func (v *vcenter) createVM(c *command) (interface{}, error) {
-	pool := defaultPool()
+	pool, err := v.findPool(c.Pool)
+	if err != nil {
+		return nil, err
+	}
 	folder := v.findFolder(c.Folder)
 	if folder == nil {
 		return nil, errors.New("no such VM folder: " + c.Folder)

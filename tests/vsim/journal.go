@@ -7,6 +7,7 @@ type journal struct {
 	mu             sync.Mutex
 	Methods        map[string]int `json:"methods"`
 	Calls          []call         `json:"calls"`
+	Rest           []string       `json:"rest"`
 	FolderRequests int            `json:"folder_requests"`
 	FolderSent     int64          `json:"folder_bytes_served"`
 	FolderReceived int64          `json:"folder_bytes_received"`
@@ -32,6 +33,14 @@ func (j *journal) soap(method, object string) {
 	}
 }
 
+func (j *journal) rest(call string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.Rest) < maxCalls {
+		j.Rest = append(j.Rest, call)
+	}
+}
+
 func (j *journal) folder(sent, received int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -48,11 +57,11 @@ func (j *journal) copy(reset bool) answer {
 		counts[name] = n
 	}
 	told := answer{
-		"methods": counts, "calls": append([]call{}, j.Calls...), "folder_requests": j.FolderRequests,
+		"methods": counts, "calls": append([]call{}, j.Calls...), "rest": append([]string{}, j.Rest...), "folder_requests": j.FolderRequests,
 		"folder_bytes_served": j.FolderSent, "folder_bytes_received": j.FolderReceived,
 	}
 	if reset {
-		j.Methods, j.Calls, j.FolderRequests, j.FolderSent, j.FolderReceived = nil, nil, 0, 0, 0
+		j.Methods, j.Calls, j.Rest, j.FolderRequests, j.FolderSent, j.FolderReceived = nil, nil, nil, 0, 0, 0
 	}
 	return told
 }

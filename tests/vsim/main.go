@@ -67,7 +67,7 @@ func main() {
 
 	v := &vcenter{
 		service: service, stock: service.ServeMux, sessions: newSessions(), trackers: map[string]*tracker{},
-		hosts: hosts{servers: map[string]*esxHost{}}, shutdowns: map[string]time.Duration{}, startTools: map[string]bool{}, unreported: map[string][]span{},
+		hosts: hosts{servers: map[string]*esxHost{}}, shutdowns: map[string]time.Duration{}, startTools: map[string]bool{}, unreported: map[string][]span{}, quiescing: newQuiescing(),
 		areasPerCall: 2000, stuck: map[string]bool{}, latencies: map[string]int64{},
 	}
 	for _, entity := range simulator.Map.All("VirtualMachine") {
@@ -91,7 +91,9 @@ func main() {
 func (v *vcenter) routes() http.Handler {
 	front := http.NewServeMux()
 	front.HandleFunc("/sdk", v.serveSDK)
+	front.HandleFunc("/sdk/vimServiceVersions.xml", v.serveVersions)
 	front.HandleFunc("/folder/", v.serveFolder)
+	front.HandleFunc("/rest/", v.serveREST)
 	front.Handle("/", v.stock)
 	return front
 }

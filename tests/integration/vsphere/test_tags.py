@@ -1,4 +1,4 @@
-"""Tags and custom attributes: saved with a VM and put on it again."""
+"""Tags and custom attributes: VMs chosen by them; saved with a VM and put on it again."""
 
 import pytest
 
@@ -6,9 +6,10 @@ from offhost.vsphere.configuration import configuration
 from offhost.vsphere.inventory import find
 from offhost.vsphere.registration import create_vm
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.tags import attach_tags, tags_of
+from offhost.vsphere.tags import attach_tags, tagged, tags_of
 from offhost.vsphere.values import Vm
-from support.vcenter import DiskSpec, SimulatedVCenter
+from support.sessions import found
+from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 pytestmark = pytest.mark.vsim
 
@@ -59,3 +60,40 @@ async def test_an_attribute_that_is_not_defined_is_a_warning(vsphere: VSphere, v
     saved = {**(await configuration(vsphere, vm)).saved, "custom_attributes": {"unheard": "of"}}
     created = await create_vm(vsphere, saved, name="again", directory="[DS1] again", disks={})
     assert any("unheard" in warning for warning in created.warnings)
+
+
+async def test_the_bearers_of_tags_are_told_by_pattern(
+    vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm, gold: dict[str, str]
+) -> None:
+    vcenter.create_vm("without")
+    await attach_tags(vsphere, vm, [gold])
+    patterns = ["backup:gold", "backup:g*", "b*:gold", "backup:silver", "Backup:gold", "gold:backup"]
+    bearers = await tagged(vsphere, patterns)
+    assert {pattern for pattern in patterns if bearers[pattern] == {vm.moref}} == set(patterns[:3])
+    assert all(bearers[pattern] == frozenset() for pattern in patterns[3:])
+
+
+async def test_asking_for_tags_costs_no_more_for_more_vms(
+    vcenter: SimulatedVCenter, vsphere: VSphere, gold: dict[str, str]
+) -> None:
+    costs = []
+    for name in ("one", "two", "three"):
+        await attach_tags(vsphere, await found(vsphere, vcenter.create_vm(name)), [gold])
+        vcenter.calls(reset=True)
+        assert len((await tagged(vsphere, ["backup:gold"]))["backup:gold"]) == len(costs) + 1
+        costs.append(len(vcenter.calls().rest))
+    assert costs == [7, 7, 7]
+
+
+async def test_no_tag_is_asked_for_when_none_is_meant(vcenter: SimulatedVCenter, vsphere: VSphere) -> None:
+    vcenter.calls(reset=True)
+    assert await tagged(vsphere, []) == {}
+    assert vcenter.calls().rest == ()
+
+
+async def test_a_connection_that_breaks_while_tags_are_asked_for_is_made_anew(
+    vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm, gold: dict[str, str]
+) -> None:
+    await attach_tags(vsphere, vm, [gold])
+    vcenter.rules([Rule("rest:GET", mode="drop", nth=2, count=1)])
+    assert await tagged(vsphere, ["backup:gold"]) == {"backup:gold": {vm.moref}}
