@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +18,20 @@ DATASTORES = {"DS1": "VMFS", "DS2": "VMFS", "NFS1": "NFS", "VSAN1": "vsan"}
 
 SLOW = tuple(
     Path(__file__).parent / "integration" / folder
-    for folder in ("backup", "daemon", "end_to_end", "repository", "snapshot", "vsim")
+    for folder in ("backup", "daemon", "end_to_end", "kinds", "repository", "snapshot", "vsim")
 )
 """Whole backups and processes: of these, the quick tests take those marked `narrow` only."""
 
+IN_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 4 << 30
+
 settings.register_profile("quick", max_examples=20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tests' folders lie in memory where there is room: a repository is 272 directories, and many are made."""
+    if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= _ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

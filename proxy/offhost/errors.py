@@ -174,6 +174,12 @@ class LowSpace(VSphereError):
     code = "datastore_low_space"
 
 
+class VmStaysOff(VSphereError):
+    """A VM that was shut down for its backup could not be started again."""
+
+    code = "vm_stays_off"
+
+
 class TransportError(OffhostError):
     """A disk could not be read or written the way that was tried."""
 

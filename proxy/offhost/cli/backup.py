@@ -26,7 +26,7 @@ _tag_option = click.option(
 
 @click.group()
 def backup() -> None:
-    """Back up a disk image, or a VM, once and without a job."""
+    """Back up a disk image, a VM, or a host's configuration, once and without a job."""
 
 
 @backup.command()
@@ -98,6 +98,35 @@ def back_up_vm(invocation: Invocation, *, name: str, vcenter: str | None, full: 
         repository=only(configuration.repositories, invocation.repo, "repository", "--repo"),
         include=(Rule(vm=name),),
         mode="full" if full else "incremental",
+        tags=tags,
+    )
+    run = foreground(run_here(configuration, spec, quiet=invocation.json))
+    print_run(run, as_json=invocation.json)
+    return EXIT_OF[run.state]
+
+
+@backup.command("host")
+@click.argument("name", metavar="HOST")
+@click.option("--vcenter", metavar="NAME", help="Which vCenter of proxy.yaml, where it names several.")
+@_tag_option
+@json_option
+@click.pass_obj
+def back_up_host(invocation: Invocation, *, name: str, vcenter: str | None, tags: tuple[str, ...]) -> int:
+    """Back up the configuration of an ESX host, by its name in vCenter, into a repository of proxy.yaml.
+
+    `--repo NAME` chooses the repository where proxy.yaml names several. `offhost restore export` gives it back.
+    """
+    from offhost.cli.jobs import EXIT_OF, run_here
+    from offhost.cli.runs import print_run
+    from offhost.jobs.spec import JobSpec, Rule
+
+    configuration = invocation.configuration()
+    spec = JobSpec(
+        name=f"backup host {name}",
+        kind="host",
+        vcenter=only(configuration.vcenters, vcenter, "vCenter", "--vcenter"),
+        repository=only(configuration.repositories, invocation.repo, "repository", "--repo"),
+        include=(Rule(vm=name),),
         tags=tags,
     )
     run = foreground(run_here(configuration, spec, quiet=invocation.json))

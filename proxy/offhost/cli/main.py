@@ -24,14 +24,14 @@ from offhost.cli.unlocking import UnlockOptions, unlock_options
 from offhost.errors import OffhostError, UsageError
 
 COMMANDS = {
-    "backup": ("offhost.cli.backup:backup", "Back up a disk image, or a VM, once and without a job."),
+    "backup": ("offhost.cli.backup:backup", "Back up a disk image, a VM, or a host's configuration, without a job."),
     "check": ("offhost.cli.service:check", "Check the configuration files."),
     "copy": ("offhost.cli.copy:copy", "Copy restore points to another repository."),
     "keys": ("offhost.cli.keys:keys", "List, add and remove what opens a repository."),
     "jobs": ("offhost.cli.jobs:jobs", "List, show, plan and run jobs."),
     "points": ("offhost.cli.points:points", "List restore points, keep them, give them up."),
     "repo": ("offhost.cli.repo:repo", "Create, measure and verify a repository."),
-    "restore": ("offhost.cli.restore:restore", "Restore a disk or a VM."),
+    "restore": ("offhost.cli.restore:restore", "Restore a disk, a VM, or a file kept with a restore point."),
     "retention": ("offhost.cli.retention:retention", "Say which restore points expire and why, and let them."),
     "runs": ("offhost.cli.runs:runs", "List and show the executions of jobs."),
     "serve": ("offhost.cli.service:serve", "Run the daemon in the foreground."),

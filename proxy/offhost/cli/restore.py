@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def restore() -> None:
-    """Restore a disk or a VM."""
+    """Restore a disk, a VM, or a file kept with a restore point."""
 
 
 @restore.command()
@@ -80,6 +80,28 @@ def restore_vm(
 
     _print_restored(foreground(restored()), as_json=invocation.json)
     return 0
+
+
+@restore.command()
+@click.argument("point")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="The file to make; it must not exist.")
+@click.option("--file", "name", metavar="NAME", help="Which file, where the point keeps several.")
+@click.pass_obj
+def export(invocation: Invocation, point: str, to: Path, name: str | None) -> None:
+    """Write a file that is kept with POINT: the configuration of an ESX host, or a VM's .vmx or nvram."""
+    from offhost.repository.points.manifest import first_origin
+    from offhost.restore.files import chosen
+    from offhost.restore.files import export as write
+
+    with opened(invocation) as repository:
+        manifest = repository.points.find(point)
+        with repository.reading(manifest) as point_read:
+            file = chosen(point_read, name)
+            write(point_read, file, to)
+    say(f"{to}: {size(file.size_bytes)}, {file.name} of {manifest.vm_name} as of {manifest.time:%Y-%m-%d %H:%M:%S} UTC")
+    host = first_origin(manifest).get("host")
+    if isinstance(host, dict):
+        say(f"  taken from {host.get('product')}, hardware UUID {host.get('uuid')}: give it to no other build")
 
 
 def _print_restored(vm: RestoredVm, *, as_json: bool) -> None:

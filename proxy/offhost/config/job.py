@@ -206,7 +206,6 @@ class Job(Section):
 
     later: ClassVar[frozenset[str]] = frozenset(
         {
-            "consolidate",
             "files",
             "notify",
             "objective",
@@ -236,6 +235,9 @@ class Job(Section):
     copy_to: tuple[CopyTo, ...] = Field(default=(), description="repositories to copy each restore point to")
     retention: Retention | None = Field(default=None, description="which restore points are kept; without it, all")
     limits: JobLimits = Field(default_factory=JobLimits, description="what is done at once")
+    consolidate: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="fold what is left of others' snapshots when a VM's disks need it"
+    )
 
     @model_validator(mode="after")
     def _what_the_kind_needs(self) -> "Job":

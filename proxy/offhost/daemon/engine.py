@@ -39,6 +39,7 @@ from offhost.pacing import Pace, Paces
 from offhost.repository.lifetime.expiry import Judgement
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
+from offhost.snapshot.growth import SnapshotLimits
 from offhost.snapshot.leftovers import remove_leftovers
 from offhost.state import Claim, State
 from offhost.transport.contract import Transport
@@ -222,7 +223,8 @@ class Engine:
             transports=self._transports(job, session),
             quiesce=job.quiesce,
             reads=ReadPolicy(job.mode, job.full_every, job.audit),
-            min_free=self._configuration.limits.min_free,
+            snapshot=self._snapshot_limits(),
+            consolidate=job.consolidate,
             paces=self._paces(job),
             latency=self._latency(job, session),
         )
@@ -263,6 +265,10 @@ class Engine:
         own = self._job_paces.setdefault(job.name, Pace(job.read_bytes_per_s, self._clock))
         own.limit(job.read_bytes_per_s)
         return Paces((self._pace, own), flow=job.name)
+
+    def _snapshot_limits(self) -> SnapshotLimits:
+        limits = self._configuration.limits
+        return SnapshotLimits(limits.min_free, limits.snapshot_age, limits.snapshot_size)
 
     def _latency(self, job: JobSpec, session: VSphere) -> LatencyLimit | None:
         if job.datastore_latency_ms is None:

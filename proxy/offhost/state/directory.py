@@ -1,4 +1,4 @@
-"""The state directory: `installation`, `daemon.lock`, `runs/`, `jobs/`, `vms/`, `catalog.sqlite`.
+"""The state directory: `installation`, `daemon.lock`, `runs/`, `jobs/`, `vms/`, `power/`, `catalog.sqlite`.
 
 Owns: its layout, its modes (0700, 0600), the installation's identity. Does not own: the catalog's content.
 
@@ -14,11 +14,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from offhost.errors import Conflict, StateError
 from offhost.ids import InstallationId, RunId, VmId, random_id
 from offhost.state.claims import Claim, claim, is_held, read_note
+from offhost.state.promises import PowerPromise, promises
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class State:
         Raises: StateError.
         """
         with _translated(path):
-            for directory in (path, path / "runs", path / "jobs", path / "vms"):
+            for directory in (path, path / "runs", path / "jobs", path / "vms", path / "power"):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(path, _installation(path))
 
@@ -104,6 +106,15 @@ class State:
         """
         by = f"run {holder}" if holder else "the removal of what a dead run left"
         return self._claim(self.path / "vms" / _file_name(vm_id), by, "this VM is being worked on")
+
+    def power_promise(self, vcenter: str, vm_id: VmId, vm: str, run: RunId, *, until: datetime) -> PowerPromise:
+        """A run's promise to start a VM again, not given yet."""
+        file = self.path / "power" / f"{hashlib.sha256(vm_id.encode()).hexdigest()}.json"
+        return PowerPromise(file, vcenter, vm_id, vm, run, until)
+
+    def broken_promises(self) -> list[PowerPromise]:
+        """The promises of runs that are dead. Raises: StateError."""
+        return [promise for promise in promises(self.path / "power") if self.is_dead(promise.run)]
 
     def _claim(self, path: Path, holder: str, taken: str) -> Claim:
         with _translated(self.path):

@@ -59,7 +59,13 @@ def test_processes_that_open_a_new_directory_at_once_agree_on_one_identity(tmp_p
     with ThreadPoolExecutor(8) as threads:
         opened = list(threads.map(State.open, [tmp_path / "state"] * 8))
     assert len({state.installation for state in opened}) == 1
-    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["installation", "jobs", "runs", "vms"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
+        "installation",
+        "jobs",
+        "power",
+        "runs",
+        "vms",
+    ]
 
 
 def test_nobody_else_may_read_the_state(state: State) -> None:
