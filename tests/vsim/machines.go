@@ -38,8 +38,10 @@ func (v *vcenter) prepare(q *request) (followUp, types.BaseMethodFault) {
 		return nil, nil
 	}
 	switch args := q.args.(type) {
-	case *types.CreateSnapshot_Task, *types.CreateSnapshotEx_Task:
-		return func(task *simulator.Task) error { return v.snapshotCreated(vm, task.Info.Result.(reference)) }, nil
+	case *types.CreateSnapshot_Task:
+		return v.snapshotting(vm, q), nil
+	case *types.CreateSnapshotEx_Task:
+		return v.snapshotting(vm, q), v.quiescing.refuse(args.QuiesceSpec)
 	case *types.RemoveSnapshot_Task:
 		return v.removing(vm, q.this, args.RemoveChildren, args.Consolidate), nil
 	case *types.RemoveAllSnapshots_Task:

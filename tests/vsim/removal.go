@@ -46,6 +46,7 @@ func stateFiles(vm *simulator.VirtualMachine, snapshots []reference) (files []st
 
 func (v *vcenter) afterRemoval(vm *simulator.VirtualMachine, before map[string]bool, consolidate *bool) error {
 	v.stun(vm)
+	v.quiescing.tidy(vm)
 	if v.stuck[vm.Self.Value] || consolidate != nil && !*consolidate {
 		setConsolidationNeeded(vm, true)
 		return nil

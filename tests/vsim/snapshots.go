@@ -89,6 +89,16 @@ func newTop(disk *types.VirtualDisk) (*backingInfo, error) {
 	return &top, nil
 }
 
+func (v *vcenter) snapshotting(vm *simulator.VirtualMachine, q *request) followUp {
+	return func(task *simulator.Task) error {
+		ref := task.Info.Result.(reference)
+		if err := v.snapshotCreated(vm, ref); err != nil {
+			return err
+		}
+		return v.quiescing.done(vm, ref, q)
+	}
+}
+
 // snapshotCreated freezes the disks as they are: the snapshot keeps them, with their change ids, and the VM moves on to
 // deltas. The stun this takes comes after the ids were read, so a tracking just switched on gives none yet.
 func (v *vcenter) snapshotCreated(vm *simulator.VirtualMachine, ref reference) error {

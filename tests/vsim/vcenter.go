@@ -33,6 +33,7 @@ type vcenter struct {
 	mu           sync.Mutex
 	trackers     map[string]*tracker // by the disk's UUID
 	unreported   map[string][]span   // by the disk's UUID: where change tracking lies, as its bugs have made it do
+	quiescing    quiescing
 	areasPerCall int
 	shutdowns    map[string]time.Duration // how long a VM's guest takes to shut down; never, when negative
 	startTools   map[string]bool          // VMs whose Tools start with them
@@ -177,6 +178,14 @@ func (v *vcenter) perform(q *request) *httptest.ResponseRecorder {
 		}
 	case *types.QueryPerf:
 		v.queryPerf(reply, args)
+		return reply
+	}
+	if args, ok := q.args.(*types.RetrievePropertiesEx); ok {
+		refreshLayouts(args)
+	}
+	if v.quiescing.oldAPI && q.method == "CreateSnapshotEx_Task" {
+		sendFault(reply, "MethodNotFound", "Unable to find the method", `<receiver type="VirtualMachine">`+escape(q.this.Value)+
+			`</receiver><method>CreateSnapshotEx_Task</method>`)
 		return reply
 	}
 	after, refusal := v.prepare(q)

@@ -82,6 +82,7 @@ class HeldSnapshot:
         """Whether vSphere failed to answer what it should have known: its journal is damaged."""
         self._vsphere = vsphere
         self._snapshot = taken.snapshot.moref if taken else None
+        self._manifest = taken.snapshot.vss_manifest if taken else None
         self._transports = transports
         self._opened: list[tuple[OpenDisk, str]] = []
         self._closed = False
@@ -150,7 +151,10 @@ class HeldSnapshot:
                 )
 
     async def files(self) -> dict[str, bytes]:
-        """The .vmx and nvram files by name; what cannot be had is a warning: a restore does without them."""
+        """The .vmx and nvram files, and the manifest of a Windows guest's VSS writers, by name.
+
+        What cannot be had is a warning: a restore does without them.
+        """
         return await in_thread(self._fetch_files, abandon=self._abandon)
 
     async def close(self) -> None:
@@ -186,7 +190,7 @@ class HeldSnapshot:
 
     def _fetch_files(self) -> dict[str, bytes]:
         fetched: dict[str, bytes] = {}
-        for path in _small_files(self.configuration):
+        for path in _small_files(self.configuration, self._manifest):
             try:
                 fetched[posixpath.basename(path)] = self._fetch(path)
             except OffhostError as error:
@@ -306,12 +310,14 @@ async def _frozen(vsphere: VSphere, vm: Vm, snapshot: str | None) -> VmConfigura
     return await (configuration(vsphere, vm) if snapshot is None else snapshot_configuration(vsphere, vm, snapshot))
 
 
-def _small_files(frozen: VmConfiguration) -> list[str]:
-    """The .vmx, and the nvram beside it: its name is the guest owner's to set, so only a plain one is followed."""
+def _small_files(frozen: VmConfiguration, manifest: str | None) -> list[str]:
+    """The .vmx, and the nvram and the manifest of the VSS writers beside it.
+
+    The nvram's name is the guest owner's to set, so only plain ones are followed.
+    """
     extra = frozen.saved.get("extra_config")
     named = extra.get("nvram") if isinstance(extra, dict) else None
     folder, _, vmx = frozen.vmx_path.rpartition("/")
     nvram = str(named) if named else f"{vmx.removesuffix('.vmx')}.nvram"
-    if not folder or "/" in nvram or nvram in (".", ".."):
-        return [frozen.vmx_path]
-    return [frozen.vmx_path, f"{folder}/{nvram}"]
+    beside = [name for name in (nvram, manifest) if name and folder and "/" not in name and name not in (".", "..")]
+    return [frozen.vmx_path, *(f"{folder}/{name}" for name in beside)]

@@ -1,7 +1,7 @@
 """Taking the snapshot: change tracking first, then quiesced as far as the policy asks and the guest allows.
 
-Owns: the stuns of change tracking, the fallback, and the level of consistency that was reached, from what vSphere says
-of the finished snapshot.
+Owns: the stuns of change tracking, the fallback, and the level of consistency that was reached: what the finished
+snapshot and the guest give evidence of, never what was asked for.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from offhost.errors import (
 )
 from offhost.snapshot.removal import Patience, remove_until_gone
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.snapshots import Owner, create, snapshots
+from offhost.vsphere.snapshots import Owner, create, snapshots, tools_running
 from offhost.vsphere.tracking import enable, is_enabled, renew
 from offhost.vsphere.values import QuiescePolicy, Snapshot, Vm
 
@@ -34,14 +34,20 @@ class Taken:
 
     snapshot: Snapshot
     tree: list[Snapshot]
+    tools_ran: bool = False
+    """Whether VMware Tools ran in the guest when the snapshot had been taken."""
     warnings: list[str] = field(default_factory=list)
 
     @property
     def consistency(self) -> Consistency:
-        """The level reached. vSphere's flag vouches for the file systems only, not for any application."""
+        """The level reached. vSphere's flag vouches for the file systems, where somebody in the guest can have flushed
+        them; for applications, what their VSS writers said, which vSphere keeps with the snapshot.
+        """
         if self.snapshot.power == "off":
             return "offline"
-        return "filesystem" if self.snapshot.quiesced else "crash"
+        if not self.snapshot.quiesced or not self.tools_ran:
+            return "crash"
+        return "application" if self.snapshot.vss_manifest else "filesystem"
 
 
 async def ensure_tracking(vsphere: VSphere, vm: Vm, owner: Owner, patience: Patience) -> str | None:
@@ -84,7 +90,8 @@ async def take(vsphere: VSphere, vm: Vm, owner: Owner, quiesce: QuiescePolicy, *
         made = await create(vsphere, vm, description, quiesce_minutes=None)
     else:
         try:
-            made = await create(vsphere, vm, description, quiesce_minutes=minutes, windows=windows)
+            vss = quiesce.vss if windows else None
+            made = await create(vsphere, vm, description, quiesce_minutes=minutes, vss=vss)
         except (SessionLost, LoginFailed, PermissionDenied, VmGone):
             raise
         except VSphereError as error:
@@ -100,13 +107,15 @@ async def take(vsphere: VSphere, vm: Vm, owner: Owner, quiesce: QuiescePolicy, *
 
 def _not_quiesced(vm: Vm, quiesce: QuiescePolicy, taken: Taken) -> None:
     """VSphere takes an unquiesced snapshot without complaint when VMware Tools does not run."""
+    evidence = "vSphere says it was, but VMware Tools do not run in it" if taken.snapshot.quiesced else ""
+    said = f"the guest was not quiesced{f' ({evidence})' if evidence else ''}"
     if quiesce.policy == "require":
         raise QuiesceFailed(
-            f"{vm.name}: the snapshot was taken, but the guest was not quiesced",
+            f"{vm.name}: the snapshot was taken, but {said}",
             hint="see that VMware Tools runs in the guest",
         )
     if not taken.warnings:
-        taken.warnings.append(f"{vm.name}: the guest was not quiesced; the restore point is crash-consistent")
+        taken.warnings.append(f"{vm.name}: {said}; the restore point is crash-consistent")
 
 
 async def _found(vsphere: VSphere, vm: Vm, made: str, warnings: list[str]) -> Taken:
@@ -114,4 +123,5 @@ async def _found(vsphere: VSphere, vm: Vm, made: str, warnings: list[str]) -> Ta
     snapshot = next((one for one in tree if one.moref == made), None)
     if snapshot is None:
         raise SnapshotFailed(f"{vm.name}: the snapshot {made} was gone as soon as it was taken")
-    return Taken(snapshot, tree, warnings)
+    tools_ran = snapshot.quiesced and await tools_running(vsphere, vm)
+    return Taken(snapshot, tree, tools_ran, warnings)

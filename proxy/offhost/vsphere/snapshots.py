@@ -17,7 +17,7 @@ from offhost.vsphere.properties import Row, all_of, moref, properties
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
 from offhost.vsphere.tasks import finished, settled
-from offhost.vsphere.values import Snapshot, Vm
+from offhost.vsphere.values import Snapshot, Vm, VssOptions
 
 NAME = "offhost backup"
 _OURS = re.compile(r"offhost backup: installation ([0-9a-f]{32}) run ([0-9a-f]{32})\b")
@@ -25,8 +25,8 @@ _CREATING = "VirtualMachine.createSnapshot"
 _ROOTS = "snapshot.rootSnapshotList"
 TREE_PATHS = (_ROOTS, "snapshot.currentSnapshot")
 _LAYOUT_PATHS = ("layoutEx.file", "layoutEx.disk")
-_VSS_COPY = 5
-"""VSS_BT_COPY: leaves the applications' own backup history and logs alone."""
+_VSS_BACKUP_TYPES = {"full": 1, "incremental": 2, "differential": 3, "log": 4, "copy": 5, "other": 6}
+"""VSS_BACKUP_TYPE, as Microsoft numbers it."""
 _SHORTEST_QUIESCE_MINUTES, _LONGEST_QUIESCE_MINUTES = 5, 240
 
 
@@ -52,19 +52,20 @@ def owner_of(snapshot: Snapshot) -> Owner | None:
 
 
 async def create(
-    vsphere: VSphere, vm: Vm, description: str, *, quiesce_minutes: int | None, windows: bool = False
+    vsphere: VSphere, vm: Vm, description: str, *, quiesce_minutes: int | None, vss: VssOptions | None = None
 ) -> str:
     """Take a snapshot without memory; returns its moref.
 
-    `quiesce_minutes`: quiesce the guest, and give up after so long (5 to 240); None takes it as it is. On a
-    cancellation the snapshot is complete before the cancellation goes on.
+    `quiesce_minutes`: quiesce the guest, and give up after so long (5 to 240); None takes it as it is. `vss`: what a
+    Windows guest is asked for; None for others. Where the API is older than both (before vSphere 6.5), the guest is
+    quiesced as it will. On a cancellation the snapshot is complete before the cancellation goes on.
     Raises: QuiesceFailed, SnapshotFailed, VSphereError.
     """
 
     def start(live: Live) -> vim.Task:
         target = live.vm(vm.moref)
         try:
-            return target.CreateSnapshotEx(NAME, description, False, _quiesce_spec(quiesce_minutes, windows=windows))
+            return target.CreateSnapshotEx(NAME, description, False, _quiesce_spec(quiesce_minutes, vss))
         except (vmodl.fault.MethodNotFound, vmodl.fault.NotImplemented):  # before vSphere 6.5
             return target.CreateSnapshot(NAME, description, False, quiesce_minutes is not None)
 
@@ -95,6 +96,16 @@ async def all_snapshots(vsphere: VSphere) -> dict[str, list[Snapshot]]:
     """The trees of all VMs that have one, by the VM's moref."""
     rows = await vsphere.read(lambda live: all_of(live, {vim.VirtualMachine: TREE_PATHS}), "listing all snapshots")
     return {vm: tree for vm, tree in ((vm, tree_in(row)) for vm, row in rows.items()) if tree}
+
+
+async def tools_running(vsphere: VSphere, vm: Vm) -> bool:
+    """Whether VMware Tools run in the guest now: without them nothing in it can have been quiesced."""
+    path = "guest.toolsRunningStatus"
+    row = await vsphere.read(
+        lambda live: properties(live, vim.VirtualMachine, [live.vm(vm.moref)], [path])[vm.moref],
+        f"reading whether VMware Tools run in {vm.name}",
+    )
+    return row.get(path) == "guestToolsRunning"
 
 
 async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
@@ -145,12 +156,18 @@ def _descent(by_moref: dict[str, Snapshot], at: str | None) -> tuple[str, ...]:
     return tuple(reversed(above))
 
 
-def _quiesce_spec(minutes: int | None, *, windows: bool) -> vim.vm.GuestQuiesceSpec | None:
+def _quiesce_spec(minutes: int | None, vss: VssOptions | None) -> vim.vm.GuestQuiesceSpec | None:
     if minutes is None:
         return None
     timeout = min(max(minutes, _SHORTEST_QUIESCE_MINUTES), _LONGEST_QUIESCE_MINUTES)
-    if windows:
-        return vim.vm.WindowsQuiesceSpec(timeout=timeout, vssBackupType=_VSS_COPY, vssBackupContext="ctx_auto")
+    if vss is not None:
+        return vim.vm.WindowsQuiesceSpec(
+            timeout=timeout,
+            vssBackupType=_VSS_BACKUP_TYPES[vss.backup_type],
+            vssBackupContext=f"ctx_{vss.context}",
+            vssBootableSystemState=vss.bootable_system_state,
+            vssPartialFileSupport=vss.partial_file_support,
+        )
     return vim.vm.GuestQuiesceSpec(timeout=timeout)
 
 
@@ -182,3 +199,4 @@ def _snapshot(node: Any, parent: str | None, *, current: bool) -> Snapshot:
         power=power_state(node.state),
         current=current,
     )
+        vss_manifest=str(node.backupManifest) if node.backupManifest else None,

@@ -129,6 +129,8 @@ class Snapshot:
     power: PowerState
     """The VM's power state when it was taken."""
     current: bool
+    vss_manifest: str | None = None
+    """The file, beside the VM's, of what the VSS writers of a Windows guest said when they were quiesced for it."""
     """Whether the VM runs on top of this one."""
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from offhost.errors import QuiesceFailed
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.values import QuiescePolicy
+from offhost.vsphere.values import QuiescePolicy, VssOptions
 from support.held_vms import HeldVm
-from support.sessions import found
+from support.sessions import connected, found
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 pytestmark = pytest.mark.vsim
@@ -70,3 +70,81 @@ async def test_a_vm_that_is_off_is_offline_and_needs_no_quiescing(vcenter: Simul
     vcenter.rules([FAILING])
     async with cold.hold(quiesce=QuiescePolicy("require")) as snap:
         assert snap.consistency == "offline"
+
+
+async def test_a_flag_without_anybody_in_the_guest_is_no_evidence(without_tools: HeldVm) -> None:
+    """The host says that it was quiesced; but there is nobody in the guest who could have done it."""
+    without_tools.vcenter.claim_quiesced(without_tools.vm.moref)
+    async with without_tools.hold(quiesce=QuiescePolicy("try")) as snap:
+        assert snap.consistency == "crash"
+    (warning,) = snap.warnings
+    assert "VMware Tools do not run" in warning
+    with pytest.raises(QuiesceFailed, match="VMware Tools do not run"):
+        async with without_tools.hold(quiesce=QuiescePolicy("require")):
+            pytest.fail("the scope was entered")
+    assert without_tools.snapshots() == []
+
+
+@pytest.fixture
+async def windows(vcenter: SimulatedVCenter, vsphere: VSphere) -> HeldVm:
+    """A running Windows guest with VMware Tools."""
+    disks = [DiskSpec(1 << 20)]
+    moref = vcenter.create_vm("sql", disks, change_tracking=True, tools_running=True, guest_id="windows2019srv_64Guest")
+    return HeldVm(vcenter, vsphere, await found(vsphere, moref))
+
+
+async def test_a_windows_guest_is_application_consistent_only_with_its_writers_manifest(windows: HeldVm) -> None:
+    async with windows.hold(quiesce=QuiescePolicy("require")) as snap:
+        assert snap.consistency == "filesystem"
+    windows.vcenter.set_vss_writers(windows.vm.moref, answering=True)
+    async with windows.hold(quiesce=QuiescePolicy("require")) as snap:
+        assert snap.consistency == "application"
+        files = await snap.files()
+    assert [name for name in files if "vss_manifests" in name] == ["sql-vss_manifests2.zip"]
+    assert snap.warnings == []
+    async with windows.hold(quiesce=QuiescePolicy("off")) as snap:
+        assert snap.consistency == "crash"
+
+
+async def test_asking_for_file_shares_only_reaches_the_file_systems(windows: HeldVm) -> None:
+    """What was reached is told by the manifest, and there is none without writers."""
+    windows.vcenter.set_vss_writers(windows.vm.moref, answering=True)
+    policy = QuiescePolicy("require", vss=VssOptions(context="file_share_backup"))
+    async with windows.hold(quiesce=policy) as snap:
+        assert snap.consistency == "filesystem"
+
+
+async def test_what_the_job_asks_of_vss_arrives(windows: HeldVm) -> None:
+    vss = VssOptions("full", "backup", bootable_system_state=True, partial_file_support=True)
+    async with windows.hold(quiesce=QuiescePolicy("require", 30, vss)):
+        pass
+    assert windows.vcenter.quiescing_asked(windows.vm.moref) == {
+        "timeout": 30,
+        "backup_type": 1,
+        "context": "ctx_backup",
+        "bootable_system_state": True,
+        "partial_file_support": True,
+    }
+
+
+async def test_another_guest_is_asked_for_nothing_of_windows(web: HeldVm) -> None:
+    async with web.hold(quiesce=QuiescePolicy("require", 240)):
+        pass
+    assert web.vcenter.quiescing_asked(web.vm.moref) == {"timeout": 240}
+
+
+async def test_an_endpoint_from_before_6_5_is_asked_by_the_older_call(vcenter: SimulatedVCenter) -> None:
+    vcenter.set_old_api()
+    async with connected(vcenter) as vsphere:
+        moref = vcenter.create_vm(
+            "old", [DiskSpec(1 << 20)], change_tracking=True, tools_running=True, guest_id="windows8Server64Guest"
+        )
+        vcenter.set_vss_writers(moref, answering=True)
+        old = HeldVm(vcenter, vsphere, await found(vsphere, moref))
+        async with old.hold(quiesce=QuiescePolicy("require")) as snap:
+            assert snap.consistency == "application"
+        assert snap.warnings == []
+        assert old.snapshots() == []
+    calls = vcenter.calls().methods
+    assert calls["CreateSnapshot_Task"] == 1
+    assert "CreateSnapshotEx_Task" not in calls

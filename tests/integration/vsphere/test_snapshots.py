@@ -20,7 +20,7 @@ from offhost.vsphere.snapshots import (
     remove,
     snapshots,
 )
-from offhost.vsphere.values import Vm
+from offhost.vsphere.values import Vm, VssOptions
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 pytestmark = pytest.mark.vsim
@@ -60,7 +60,7 @@ async def test_an_endpoint_without_the_newer_call_is_asked_by_the_older(
 ) -> None:
     unknown = {"receiver": {"type": "VirtualMachine", "value": vm.moref}, "method": "CreateSnapshotEx_Task"}
     vcenter.rules([Rule("CreateSnapshotEx_Task", fault="MethodNotFound", fields=unknown)])
-    await create(vsphere, vm, "", quiesce_minutes=15, windows=True)
+    await create(vsphere, vm, "", quiesce_minutes=15, vss=VssOptions())
     (shown,) = await snapshots(vsphere, vm)
     assert shown.quiesced
 
