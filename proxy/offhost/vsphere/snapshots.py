@@ -118,6 +118,13 @@ async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
     return bool(row.get(path))
 
 
+async def consolidate_disks(vsphere: VSphere, vm: Vm) -> None:
+    """Fold such delta files; snapshots that the VM has stay."""
+    await finished(
+        vsphere, lambda live: live.vm(vm.moref).ConsolidateVMDisks_Task(), f"consolidating the disks of {vm.name}"
+    )
+
+
 async def delta_bytes(vsphere: VSphere, vm: Vm) -> int:
     """How large the files are that a VM with a snapshot writes to now: the deltas of its newest one.
 
@@ -198,5 +205,5 @@ def _snapshot(node: Any, parent: str | None, *, current: bool) -> Snapshot:
         quiesced=bool(node.quiesced),
         power=power_state(node.state),
         current=current,
-    )
         vss_manifest=str(node.backupManifest) if node.backupManifest else None,
+    )
