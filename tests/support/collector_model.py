@@ -36,6 +36,11 @@ class Rules(NamedTuple):
     """What is moved is durable before the sweep that takes the old copy."""
     one_list_at_a_time: bool = True
     """A list is put only when the one before it was swept."""
+    writers_look_back: bool = True
+    """A writer whose point was put has been fenced when a sweep names it: its tombstone was there, and is gone."""
+
+
+_OVER = ("idle", "ended", "committed")
 
 
 class Writer(NamedTuple):
@@ -110,6 +115,9 @@ ALL_RULES = Rules()
 
 def violation(world: World) -> str | None:
     """What has been lost, None when nothing is."""
+    for number, writer in enumerate(world.writers):
+        if writer.at == "committed" and f"w{number}" in world.swept().points - world.forgotten:
+            return f"writer {number} was told that its point is there"
     if world.copies():
         return None
     if live := world.points - world.forgotten - world.swept().points:
@@ -157,7 +165,10 @@ def _writer(world: World, number: int, rules: Rules) -> Iterator[Step]:
         if number in world.tombs:
             yield f"{name} is fenced", become("ended")
         else:
-            yield f"{name} puts its point", become("ended", points=world.points | {f"w{number}"})
+            yield f"{name} puts its point", become("looks back", points=world.points | {f"w{number}"})
+    elif writer.at == "looks back":
+        fenced = rules.writers_look_back and f"w{number}" in world.swept().points - world.forgotten
+        yield f"{name} looks back", become("ended" if fenced else "committed")
 
 
 def _pinner(world: World, rules: Rules) -> Iterator[Step]:
@@ -219,6 +230,7 @@ def _looks(world: World, number: int, collector: Collector, rules: Rules, genera
     elif len(world.condemned) < generations:
         forgotten = world.out_of_sight & world.points - world.swept().points
         needed = world.points - world.out_of_sight - world.swept().points
+        forgotten |= {f"w{number}" for number in world.tombs}
         packs = world.copies() - world.standing().packs
         choices = {packs} if not needed else {frozenset([pack]) for pack in packs} | {packs}
         for choice in choices:
@@ -244,7 +256,7 @@ def _lists_sessions(world: World, number: int, collector: Collector, rules: Rule
     open_writers = frozenset(
         at
         for at, writer in enumerate(world.writers)
-        if writer.at not in ("idle", "ended") and at not in world.tombs and f"w{at}" not in world.points
+        if writer.at not in _OVER and at not in world.tombs and f"w{at}" not in world.points | world.swept().points
     )
     held = frozenset(reader.point for reader in world.readers if reader.at in ("open", "reading"))
     held |= {"p"} if world.pinner.at not in ("idle", "wants") else set()
@@ -263,7 +275,8 @@ def _waits(world: World, number: int, collector: Collector, rules: Rules, genera
         yield f"{name} has waited", _become(world, number, collector._replace(at="looks at packs"))
     for writer in collector.awaited:
         left = collector._replace(awaited=collector.awaited - {writer})
-        if world.writers[writer].at == "ended" or f"w{writer}" in world.points or writer in world.tombs:
+        taken = f"w{writer}" in world.points | world.swept().points or writer in world.tombs
+        if world.writers[writer].at in _OVER or taken:
             yield f"{name} sees writer {writer} ended", _become(world, number, left)
         elif rules.fence:
             yield f"{name} fences writer {writer}", _become(world, number, left, tombs=world.tombs | {writer})
@@ -320,7 +333,13 @@ def _deletes_points(world: World, number: int, collector: Collector, rules: Rule
     follows = collector._replace(at="deletes packs")
     yield (
         f"collector {number} deletes {sorted(named.points)}",
-        _become(world, number, follows, points=world.points - named.points),
+        _become(
+            world,
+            number,
+            follows,
+            points=world.points - named.points,
+            tombs=frozenset(tomb for tomb in world.tombs if f"w{tomb}" not in named.points),
+        ),
     )
 
 

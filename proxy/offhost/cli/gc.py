@@ -54,7 +54,11 @@ class _Told:
 
 def _say_proposal(proposal: Proposal, *, as_json: bool) -> int:
     if as_json:
-        described = asdict(proposal) | {"points": sorted(proposal.points), "freed_bytes": proposal.freed_bytes}
+        described = asdict(proposal) | {
+            "points": sorted(proposal.points),
+            "tombstones": len(proposal.tombstones),
+            "freed_bytes": proposal.freed_bytes,
+        }
         say_json(described)
         return 0
     dead = sum(each.size_bytes for each in proposal.dead)

@@ -134,7 +134,9 @@ class Repository(UnlockedRepository):
         self.backend.check_writable()
         with (
             self.store.hands.at_work(),
-            WriteSession(self.backend, self.keyring, self.store, vm=vm, clock=self.clock, check=check) as session,
+            WriteSession(
+                self.backend, self.keyring, self.store, self.graveyard, vm=vm, clock=self.clock, check=check
+            ) as session,
         ):
             session.open()
             self.refresh(for_writing=True)

@@ -23,6 +23,7 @@ from offhost.repository.chunks.packer import WriteCheck
 from offhost.repository.chunks.packs import Kind
 from offhost.repository.chunks.store import ChunkStore
 from offhost.repository.keys.keyring import Keyring
+from offhost.repository.objects.graves import Graveyard
 from offhost.repository.objects.presence import Presence
 from offhost.repository.objects.putting import put_retrying
 from offhost.repository.objects.sealed import PAYLOAD_LIMIT_BYTES, ObjectType, seal_json
@@ -43,9 +44,18 @@ class WriteSession:
     """
 
     def __init__(
-        self, backend: Backend, keyring: Keyring, store: ChunkStore, *, vm: VmId, clock: Clock, check: WriteCheck
+        self,
+        backend: Backend,
+        keyring: Keyring,
+        store: ChunkStore,
+        graveyard: Graveyard,
+        *,
+        vm: VmId,
+        clock: Clock,
+        check: WriteCheck,
     ) -> None:
         self._backend, self._keyring, self._store, self._check = backend, keyring, store, check
+        self._graveyard = graveyard
         self._presence = Presence(backend, keyring, vm, clock)
         self.id, self.vm = self._presence.id, vm
         self.stored_bytes = 0
@@ -231,6 +241,8 @@ class WriteSession:
         put_retrying(self._backend, name, data)
         if self._backend.get(name, PAYLOAD_LIMIT_BYTES) != data:
             raise SessionFenced(f"session {self.id} was ended by a collector", hint="run the backup again")
+        if self.id in self._graveyard.read().swept_points:  # the tombstone that ended it was there, and was swept
+            raise SessionFenced(f"session {self.id} was ended by a collector, long ago", hint="run the backup again")
         self._presence.end()
         return committed
 

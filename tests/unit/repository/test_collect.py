@@ -19,6 +19,7 @@ from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId, VmId, image_id
 from offhost.repository.chunks.packer import WriteCheck
 from offhost.repository.collection.collect import Collected, Collector
+from offhost.repository.objects.attendance import Session, attendance, fence
 from offhost.repository.objects.sealed import ObjectType, seal_json
 from offhost.repository.points.manifest import Manifest
 from offhost.repository.points.restorepoint import RestorePoint
@@ -490,3 +491,65 @@ def test_a_reader_whose_process_lives_is_spared_however_the_clock_jumps(
         buffer = bytearray(MIB)
         held.disk().read_into(0, memoryview(buffer))
         assert bytes(buffer) == noise(1, MIB)
+
+
+def abort(repository: Repository, times: int) -> None:
+    """Sessions that make no point, each of which leaves a tombstone."""
+    for _ in range(times):
+        with repository.session(image_id("vm")):
+            pass
+
+
+def test_tombstones_go_with_a_collection_or_when_there_are_many(
+    root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(root) as repository:
+        abort(repository, 3)
+        kept = back_up(repository, Memory(noise(1, MIB)), workers)
+        assert collect(repository).generation is None, "so few are not worth waiting for writers"
+        gone = back_up(repository, Memory(noise(2, MIB)), workers, name="other")
+        forget(repository, gone)
+        done = collect(repository)
+        assert done.swept.points == 1
+        assert repository.points.ids() == {kept.id}
+        abort(repository, 3)
+        monkeypatch.setattr("offhost.repository.collection.collect._TOMBSTONES_WORTH_A_LIST", 3)
+        assert collect(repository).generation == "00000002"
+        assert repository.points.ids() == {kept.id}
+        assert not list((root / "sessions").iterdir())
+        assert content(repository, kept) == noise(1, MIB)
+
+
+def test_a_mark_of_a_point_that_somebody_has_deleted_goes_and_the_point_stays_dead(
+    repository: Repository, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offhost.repository.collection.collect._TOMBSTONES_WORTH_A_LIST", 1)
+    gone = back_up(repository, Memory(noise(1, MIB)), workers)
+    collect(repository)
+    (path,) = (root / "points").glob(f"*/{gone.id}")
+    data = path.read_bytes()
+    forget(repository, gone)
+    path.unlink()
+    collect(repository)
+    assert not list((root / "marks").iterdir())
+    path.write_bytes(data)
+    assert repository.points.all() == []
+
+
+def test_a_writer_whose_tombstone_was_swept_is_fenced_all_the_same(
+    repository: Repository, root: Path, workers: SpanWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It slept for long: somebody ended it, and somebody else cleared away what it was ended by."""
+    monkeypatch.setattr("offhost.repository.collection.collect._TOMBSTONES_WORTH_A_LIST", 1)
+    with opened(root) as sleeper, sleeper.session(image_id("vm")) as (session, _):
+        fence(repository.backend, repository.keyring, _only(repository))
+        assert collect(repository).generation is not None
+        assert repository.points.ids() == frozenset()
+        with pytest.raises(SessionFenced):
+            session.commit(point_of(session, "vm"))
+    assert repository.points.all() == []
+
+
+def _only(repository: Repository) -> Session:
+    (writer,) = attendance(repository.backend, repository.keyring, ()).writers.values()
+    return writer

@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 PATIENCE_S = 3600.0
 """A writer of another host that has not beaten for so long is fenced; it beats every five minutes."""
 
+_TOMBSTONES_WORTH_A_LIST = 100
+"""So many are worth a collection of their own; fewer go with the next one."""
+
 _LOOK_AGAIN_S = 2.0
 _ATTEMPTS = 3
 
@@ -49,11 +52,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a collection would take: packs without anything needed, packs to move the rest out of, forgotten points."""
+    """What a collection would take: packs without anything needed, packs to move the rest out of, forgotten points.
+
+    And the tombstones of sessions that have ended without one, and the marks of forgotten points that are not there,
+    which every listing of points would have to read.
+    """
 
     dead: tuple[Usage, ...]
     rewritten: tuple[Usage, ...]
     points: frozenset[SessionId]
+    tombstones: frozenset[SessionId] = frozenset()
 
     @property
     def freed_bytes(self) -> int:
@@ -65,7 +73,12 @@ class Proposal:
     def verdict(self) -> Verdict:
         """As a condemned list."""
         packs = frozenset(each.pack for each in (*self.dead, *self.rewritten))
-        return Verdict(packs, frozenset(self.points))
+        return Verdict(packs, frozenset(self.points | self.tombstones))
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether to put a list."""
+        return bool(self.dead or self.rewritten or self.points) or len(self.tombstones) >= _TOMBSTONES_WORTH_A_LIST
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,7 @@ class Collector:
             tuple(filter(self._opens, dead(packs))),
             tuple(filter(self._opens, worth_rewriting(packs, damaged))),
             frozenset(forgotten & present),
+            repository.points.tombstones() | frozenset(forgotten - present),
         )
 
     def _opens(self, pack: Usage) -> bool:
@@ -169,12 +183,12 @@ class Collector:
         condemned, sweeps = graveyard.numbers("condemned"), graveyard.numbers("sweeps")
         if standing := sorted(condemned - sweeps):
             return standing[0], True
-        verdict = self.propose().verdict
-        if not verdict.packs and not verdict.points:
+        proposal = self.propose()
+        if not proposal.is_worth_it:
             return None
         generation = f"{max(map(int, condemned | sweeps), default=0) + 1:08d}"
         self.repository.check_collectable()
-        return generation, not self._put_first(ObjectType.CONDEMNED, f"condemned/{generation}", verdict)
+        return generation, not self._put_first(ObjectType.CONDEMNED, f"condemned/{generation}", proposal.verdict)
 
     def _put_first(self, kind: ObjectType, name: str, verdict: Verdict) -> bool:
         """Put an object that decides; False when one was there first, perhaps this one by a reply that was lost."""

@@ -48,13 +48,14 @@ def sweep(repository: Repository, stop: threading.Event, progress: Callable[[str
             backend.delete(name)
 
     points = [item.name for item in backend.list("points/") if _names(_POINT, item.name, graves.swept_points)]
+    tombstones = sum(map(repository.points.is_tombstone, points))
     delete(points, "points")
     packs = {item.name: item.size_bytes for item in backend.list("packs/") if _names(_PACK, item.name, graves.swept)}
     delete(packs, "packs")
     delete(repository.marks.spent(graves.swept, graves.swept_points))
     delete(superseded(backend))
     delete(_left_sessions(repository, graves.swept_points))
-    return Swept(len(points), len(packs), sum(packs.values()))
+    return Swept(len(points) - tombstones, len(packs), sum(packs.values()))
 
 
 def _names(form: re.Pattern[str], name: str, wanted: frozenset[str]) -> bool:

@@ -33,6 +33,7 @@ class Points:
         self._backend, self._keyring = backend, keyring
         self._graveyard, self._marks = graveyard, marks
         self._orders: dict[str, Order | None] = {}
+        self._tombstones: set[str] = set()
 
     def all(self) -> list[Manifest]:
         """Every point that counts and opens, oldest first within a VM; `read` tells what does not open."""
@@ -116,6 +117,20 @@ class Points:
         """The ids of all points and tombstones that are there, whether they count or not."""
         return frozenset(SessionId(item.name.rpartition("/")[2]) for item in self._backend.list("points/"))
 
+    def tombstones(self) -> frozenset[SessionId]:
+        """Of the tombstones that are there those that this process has met when it surveyed the points."""
+        return frozenset(
+            SessionId(item.name.rpartition("/")[2])
+            for item in self._backend.list("points/")
+            if item.name in self._tombstones
+        )
+
+    def is_tombstone(self, name: str) -> bool:
+        """Whether an object of this name is there, opens and is no point."""
+        with suppress(IntegrityError):
+            self._read(name)
+        return name in self._tombstones
+
     def gone(self, *, strict: bool = False) -> set[str]:
         """The points that do not count, by id: forgotten, condemned or swept. `strict`: see `Graveyard.read`.
 
@@ -126,11 +141,14 @@ class Points:
 
     def _read(self, name: str) -> Manifest | None:
         """A point; None for a tombstone, or one that is gone since it was listed."""
+        if name in self._tombstones:  # for good
+            return None
         try:
             value = get_json(self._backend, self._keyring, ObjectType.POINT, name)
         except ObjectNotFound:
             return None
         if "tombstone" in value:
+            self._tombstones.add(name)
             return None
         point = from_json(name, value)
         if self._keyring.vm_folder(point.vm_id) != name.split("/")[1]:
