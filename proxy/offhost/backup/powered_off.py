@@ -63,7 +63,7 @@ class ShuttingDown:
 
 @dataclass(slots=True)
 class Away:
-    """A VM while it is off. `problem` says, once the scope is left, why it could not be started again."""
+    """A VM on its way off and on. `problem` says, once that is over, why it could not be started again."""
 
     vm: Vm
     problem: str | None = None
@@ -71,27 +71,31 @@ class Away:
 
 
 @asynccontextmanager
-async def switched_off(vsphere: VSphere, vm: Vm, terms: ShuttingDown, promise: Promise) -> AsyncIterator[Away]:
-    """The VM, off for the scope. One that was off before stays so, unless an earlier run promised otherwise.
+async def switched_off(vsphere: VSphere, away: Away, terms: ShuttingDown, promise: Promise) -> AsyncIterator[None]:
+    """A VM, off for the scope. One that was off before stays so, unless an earlier run promised otherwise.
 
     Leaving the scope starts it again, shielded, after failure and cancellation too. Raises: VSphereError when it does
     not go off; VmStaysOff when it could not be started, unless a cancellation is on its way: then `problem` says it.
     """
-    power = _Power(vsphere, await as_it_is_now(vsphere, vm), terms)
+    power = _Power(vsphere, await as_it_is_now(vsphere, away.vm), terms)
     if power.vm.power == "suspended":
-        raise VSphereError(f"{vm.name}: is suspended, and so not off", hint="let it run, or switch it off")
-    away = Away(power.vm)
+        raise VSphereError(f"{away.vm.name}: is suspended, and so not off", hint="let it run, or switch it off")
     if power.vm.power == "off" and not await in_thread(promise.given):
-        yield away
+        yield
         return
     try:
         await shielded(in_thread(promise.give))
         await power.go_off(away.warnings)
-        yield away
-    finally:
+        yield
+    except OffhostError as error:
         away.problem = await shielded(_started_again(power, promise))
         if away.problem:
-            _log.error("%s", away.problem)
+            raise VmStaysOff(f"{away.problem}. The backup failed: {error}", hint=_STAYS_OFF_HINT) from error
+        raise
+    except BaseException:
+        away.problem = await shielded(_started_again(power, promise))
+        raise
+    away.problem = await shielded(_started_again(power, promise))
     if away.problem:
         raise VmStaysOff(away.problem, hint=_STAYS_OFF_HINT)
 
@@ -100,13 +104,18 @@ _STAYS_OFF_HINT = "start it in vCenter; offhost tries again when it starts, and 
 
 
 async def _started_again(power: "_Power", promise: Promise) -> str | None:
-    """Start a VM; why it could not be, in words. The promise stands then."""
+    """Start a VM; why it could not be, in words, logged too. The promise stands then."""
+    problem = None
     try:
-        if not await power.come_back():
-            return f"{power.vm.name}: its guest was asked to shut down and has not done so yet: it may still go off"
-        await in_thread(promise.take_back)
+        if await power.come_back():
+            await in_thread(promise.take_back)
+        else:
+            problem = "its guest was asked to shut down and has not done so yet: it may still go off"
     except Exception as error:  # noqa: BLE001 - whatever it is, a VM that stays off must be told with its name
-        return f"{power.vm.name}: was shut down for its backup and could NOT be started again: {error}"
+        problem = f"was shut down for its backup and could NOT be started again: {error}"
+    if problem:
+        _log.error("%s: %s", power.vm.name, problem)
+        return f"{power.vm.name}: {problem}"
     return None
 
 

@@ -26,6 +26,7 @@ from offhost.chunking.workers import SpanWorkers
 from offhost.clock import Clock
 from offhost.config import Configuration
 from offhost.daemon.retention import by_job, expire_backed_up, expire_deleted
+from offhost.daemon.switching import SwitchedOffBackup, keep_promises
 from offhost.daemon.unlocking import unlock_described
 from offhost.errors import Conflict, NotFound, OffhostError
 from offhost.events import DiskProgress, Events, TrackingLied
@@ -122,7 +123,7 @@ class Engine:
         """Back up one of what `select` gave."""
         match subject:
             case VmFolder():
-                return await (await self._folder_backup(job, subject, run_id, on_cancelled)).run(subject)
+                return await self._back_up_folder(job, subject, run_id, on_cancelled)
             case EsxHost():
                 return await (await self._host_backup(job, run_id)).run(subject)
             case Vm():
@@ -178,8 +179,11 @@ class Engine:
         raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
 
     async def remove_leftovers(self) -> list[str]:
-        """Remove what dead runs of this installation left, in every vCenter; one that fails does not keep the rest."""
-        lines: list[str] = []
+        """Remove what dead runs of this installation left, in every vCenter; one that fails does not keep the rest.
+
+        VMs that they shut down are started again first.
+        """
+        lines = await keep_promises(self._state, self._clock, self.session)
         for name in self._configuration.vcenters:
             try:
                 session = await self.session(name)
@@ -228,6 +232,24 @@ class Engine:
             paces=self._paces(job),
             latency=self._latency(job, session),
         )
+
+    async def _back_up_folder(
+        self, job: JobSpec, folder: VmFolder, run_id: RunId, on_cancelled: Callable[[VmReport], None]
+    ) -> VmReport:
+        backup = await self._folder_backup(job, folder, run_id, on_cancelled)
+        if job.folder is None or job.folder.switching_off is None:
+            return await backup.run(folder)
+        switching = SwitchedOffBackup(
+            vsphere=await self.session(job.vcenter),
+            vcenter=job.vcenter,
+            state=self._state,
+            clock=self._clock,
+            mounts={name: mount.path.resolve() for name, mount in self._mounts(job.vcenter).items()},
+            terms=job.folder.switching_off,
+            run_id=run_id,
+            backup=backup,
+        )
+        return await switching.run(folder)
 
     async def _folder_backup(
         self, job: JobSpec, folder: VmFolder, run_id: RunId, on_cancelled: Callable[[VmReport], None]

@@ -1,0 +1,217 @@
+"""A VM is shut down for the backup of its folder, and started again whatever happens."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from offhost.backup.powered_off import Away, ShuttingDown, keep, switched_off
+from offhost.errors import OffhostError, VmStaysOff, VSphereError
+from offhost.vsphere.session import VSphere
+from support.sessions import found
+from support.vcenter import DiskSpec, Rule, SimulatedVCenter
+
+ON, OFF = "poweredOn", "poweredOff"
+
+
+@dataclass
+class Noted:
+    """A promise, and what became of it; `stands` is what would be found on disk."""
+
+    stands: bool = False
+    before: bool = False
+    seen: list[str] = field(default_factory=list)
+
+    def given(self) -> bool:
+        return self.before
+
+    def give(self) -> None:
+        self.stands = True
+        self.seen.append("given")
+
+    def take_back(self) -> None:
+        self.stands = False
+        self.seen.append("kept")
+
+
+@dataclass
+class Running:
+    """A running VM, and how it is switched off."""
+
+    vcenter: SimulatedVCenter
+    vsphere: VSphere
+    moref: str
+    promise: Noted = field(default_factory=Noted)
+
+    @property
+    def power(self) -> str:
+        return self.vcenter.power_state(self.moref)
+
+    async def away(self, *, timeout_s: float = 5.0, force: bool = False, body: Callable[[], None] | None = None) -> Away:
+        away = Away(await found(self.vsphere, self.moref))
+        terms = ShuttingDown(timeout_s, force, look_again_s=0.02, start_attempts=4, start_wait_s=0.02)
+        async with switched_off(self.vsphere, away, terms, self.promise):
+            assert self.power == OFF
+            if body:
+                body()
+        return away
+
+
+@pytest.fixture
+def web(vcenter: SimulatedVCenter, vsphere: VSphere) -> Running:
+    return Running(vcenter, vsphere, vcenter.create_vm("web", [DiskSpec(1 << 20)], tools_running=True))
+
+
+async def test_it_is_off_meanwhile_and_on_again_after(web: Running) -> None:
+    await web.away(body=lambda: web.promise.seen.append("read"))
+    assert (web.power, web.promise.seen, web.promise.stands) == (ON, ["given", "read", "kept"], False)
+
+
+async def test_the_promise_is_durable_before_the_guest_is_asked(web: Running) -> None:
+    web.vcenter.rules([Rule("ShutdownGuest", mode="drop")])
+    with pytest.raises(OffhostError):
+        await web.away(timeout_s=0.2)
+    assert web.promise.seen[0] == "given"
+
+
+async def test_a_promise_that_cannot_be_given_leaves_the_vm_on(web: Running) -> None:
+    def fails() -> None:
+        raise VSphereError("no room")
+
+    web.promise.give = fails  # type: ignore[method-assign]  # as on a full disk
+    with pytest.raises(VSphereError, match="no room"):
+        await web.away()
+    assert web.power == ON
+    assert "ShutdownGuest" not in web.vcenter.calls().methods
+
+
+async def test_one_that_was_off_stays_off(web: Running) -> None:
+    web.vcenter.power(web.moref, on=False)
+    await web.away()
+    assert (web.power, web.promise.seen) == (OFF, [])
+
+
+async def test_one_that_a_dead_run_left_off_is_started_after_the_backup(web: Running) -> None:
+    web.vcenter.power(web.moref, on=False)
+    web.promise.before = True
+    await web.away()
+    assert web.power == ON
+
+
+async def test_it_is_started_again_after_a_failure(web: Running) -> None:
+    def fails() -> None:
+        raise VSphereError("the backup failed")
+
+    with pytest.raises(VSphereError, match="the backup failed"):
+        await web.away(body=fails)
+    assert (web.power, web.promise.stands) == (ON, False)
+
+
+async def test_it_is_started_again_after_a_fault_of_our_own(web: Running) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await web.away(body=lambda: print(1 // 0))
+    assert web.power == ON
+
+
+async def test_it_is_started_again_after_a_cancellation_and_a_second_one(web: Running) -> None:
+    read = asyncio.Event()
+
+    async def backup() -> None:
+        away = Away(await found(web.vsphere, web.moref))
+        async with switched_off(web.vsphere, away, ShuttingDown(5.0, False, look_again_s=0.02), web.promise):
+            read.set()
+            await asyncio.Event().wait()
+
+    web.vcenter.rules([Rule("PowerOnVM_Task", mode="task", delay_ms=300)])
+    task = asyncio.create_task(backup())
+    await read.wait()
+    task.cancel()
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (web.power, web.promise.stands) == (ON, False)
+
+
+async def test_cancelled_while_the_guest_shuts_down_it_is_waited_for_and_started(web: Running) -> None:
+    web.vcenter.set_guest_shutdown(web.moref, takes_s=0.6)
+    task = asyncio.create_task(web.away())
+    while "ShutdownGuest" not in web.vcenter.calls().methods:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (web.power, web.promise.stands) == (ON, False)
+    await asyncio.sleep(0.7)
+    assert web.power == ON
+
+
+@pytest.mark.parametrize("trouble", ["session", "connection", "busy"])
+async def test_it_is_started_again_over_any_passing_trouble(web: Running, trouble: str) -> None:
+    def happens() -> None:
+        if trouble == "session":
+            web.vcenter.drop_sessions()
+        elif trouble == "connection":
+            web.vcenter.rules([Rule("PowerOnVM_Task", mode="drop", count=2)])
+        else:
+            web.vcenter.rules([Rule("PowerOnVM_Task", fault="TaskInProgress", count=2)])
+
+    await web.away(body=happens)
+    assert (web.power, web.promise.stands) == (ON, False)
+
+
+async def test_one_that_cannot_be_started_is_an_error_and_the_promise_stands(web: Running) -> None:
+    refused = [Rule("PowerOnVM_Task", fault="InsufficientResourcesFault")]
+    with pytest.raises(VmStaysOff, match="could NOT be started again"):
+        await web.away(body=lambda: web.vcenter.rules(refused))
+    assert (web.power, web.promise.stands) == (OFF, True)
+
+
+async def test_a_guest_that_does_not_shut_down_fails_the_backup_and_is_left_running(web: Running) -> None:
+    web.vcenter.set_guest_shutdown(web.moref, takes_s=None)
+    with pytest.raises(VSphereError, match="did not shut down within"):
+        await web.away(timeout_s=0.3)
+    assert web.power == ON
+    assert web.promise.stands, "it may still go off"
+
+
+async def test_a_guest_that_is_late_is_started_again(web: Running) -> None:
+    web.vcenter.set_guest_shutdown(web.moref, takes_s=0.6)
+    with pytest.raises(VSphereError, match="did not shut down within"):
+        await web.away(timeout_s=0.4)
+    assert (web.power, web.promise.stands) == (ON, False)
+
+
+async def test_only_a_job_that_says_so_switches_a_guest_off_that_does_not_shut_down(web: Running) -> None:
+    web.vcenter.set_guest_shutdown(web.moref, takes_s=None)
+    away = await web.away(timeout_s=0.3, force=True)
+    assert "switched off" in away.warnings[-1]
+    assert web.power == ON
+
+
+async def test_without_tools_nobody_can_be_asked(web: Running) -> None:
+    web.vcenter.set_tools(web.moref, running=False)
+    with pytest.raises(VSphereError, match="VMware Tools is not running"):
+        await web.away()
+    assert (web.power, web.promise.stands) == (ON, False)
+    await web.away(force=True)
+    assert web.power == ON
+
+
+async def test_a_dead_runs_promise_is_kept(web: Running) -> None:
+    web.vcenter.power(web.moref, on=False)
+    web.promise.stands = True
+    assert await keep(web.vsphere, await found(web.vsphere, web.moref), web.promise, may_go_off_s=0)
+    assert (web.power, web.promise.stands) == (ON, False)
+
+
+async def test_a_dead_run_whose_guest_is_still_shutting_down_is_waited_for(web: Running) -> None:
+    web.promise.stands = True
+    vm = await found(web.vsphere, web.moref)
+    keeping = asyncio.create_task(keep(web.vsphere, vm, web.promise, may_go_off_s=10))
+    await asyncio.sleep(0.2)
+    web.vcenter.power(web.moref, on=False)
+    assert await keeping
+    assert (web.power, web.promise.stands) == (ON, False)
+
