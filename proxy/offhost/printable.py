@@ -1,6 +1,6 @@
 """Text for terminals and logs: names of VMs, jobs and files are written by others, and may hold anything.
 
-Owns: which characters are written out as escapes. Does not own: quoting, columns, colours.
+Owns: which characters are written out as escapes, and how sizes are written. Does not own: quoting, columns, colours.
 """
 
 
@@ -13,6 +13,16 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else _escape(one) for one in text)
+
+
+def size(size_bytes: int) -> str:
+    """A size for people, in the units storage is measured in: 1536 is `1.5 KiB`."""
+    amount = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
 
 
 def _escape(character: str) -> str:

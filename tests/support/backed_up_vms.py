@@ -10,7 +10,7 @@ from offhost.backup.audit import AuditPolicy
 from offhost.backup.base import ReadMode
 from offhost.backup.destination import Destination
 from offhost.backup.latency import LatencyLimit
-from offhost.backup.plan import plan
+from offhost.backup.plan import Planner
 from offhost.backup.reading import ReadPolicy
 from offhost.backup.report import VmPlan, VmReport
 from offhost.backup.vm import VmBackup, VmSettings
@@ -20,6 +20,7 @@ from offhost.extents import ExtentMap
 from offhost.ids import RunId, random_id
 from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest
+from offhost.snapshot.growth import SnapshotLimits
 from offhost.transport.contract import OpenDisk, Transport
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.snapshots import Owner
@@ -66,6 +67,8 @@ class BackedUpVm:
         full_every: timedelta | None = None,
         audit: AuditPolicy | None = None,
         min_free: float = 0.0,
+        snapshot: SnapshotLimits | None = None,
+        consolidate: bool = False,
         hung_after_s: float = 60.0,
         paces: Paces = UNBOUND,
         latency: LatencyLimit | None = None,
@@ -78,7 +81,8 @@ class BackedUpVm:
             transports=mounted(self.vcenter) if transports is None else transports,
             quiesce=quiesce or QuiescePolicy("off"),
             reads=ReadPolicy(mode, full_every, audit or AuditPolicy()),
-            min_free=min_free,
+            snapshot=snapshot or SnapshotLimits(min_free),
+            consolidate=consolidate,
             hung_after_s=hung_after_s,
             paces=paces,
             latency=latency,
@@ -102,7 +106,9 @@ class BackedUpVm:
 
     async def planned(self, **changes: Any) -> VmPlan:
         """What a backup would do now."""
-        return await plan(self.backup(**changes), await found(self.vsphere, self.moref))
+        planner = Planner(self.vsphere, self.destination, self.backup(**changes).settings, SystemClock().now())
+        (plan,) = await planner.plans([await found(self.vsphere, self.moref)])
+        return plan
 
     def point(self, report: VmReport) -> Manifest:
         """The point that a run committed."""

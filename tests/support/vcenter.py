@@ -303,9 +303,9 @@ class SimulatedVCenter:
         """Be an endpoint from before vSphere 6.5: no CreateSnapshotEx. Clients that log in from now on see it."""
         self._command("old_api", flag=True)
 
-    def set_encrypted(self, vm: str, *, key_id: str = "key-1") -> None:
-        """Let the VM's configuration name an encryption key."""
-        self._command("encrypt", vm=vm, name=key_id)
+    def set_encrypted(self, vm: str, *, key_id: str = "key-1", disk: int = 0) -> None:
+        """Let the VM's configuration name an encryption key, as a virtual TPM wants it; or that of one of its disks."""
+        self._command("encrypt", vm=vm, name=key_id, key=disk)
 
     def set_free_space(self, datastore: str, *, free_bytes: int, capacity_bytes: int) -> None:
         """What the datastore says of its space, until it is refreshed."""

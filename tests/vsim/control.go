@@ -161,8 +161,12 @@ func (v *vcenter) carryOutOnDisks(c *command) (interface{}, error) {
 		setTools(vm, c.Flag)
 		return answer{}, nil
 	case "encrypt":
+		key := &types.CryptoKeyId{KeyId: c.Name, ProviderId: &types.KeyProviderId{Id: "kms"}}
 		simulator.Map.WithLock(vm, func() {
-			vm.Config.KeyId = &types.CryptoKeyId{KeyId: c.Name, ProviderId: &types.KeyProviderId{Id: "kms"}}
+			vm.Config.KeyId = key
+			if disk := diskByKey(vm.Config.Hardware.Device, c.Key); disk != nil {
+				backingOf(disk).KeyId = key
+			}
 		})
 		return answer{}, nil
 	default:

@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Literal
 
 from offhost.aio import in_thread
-from offhost.backup.base import base_disk, due, full_due_reason, full_read_reason, last_full
+from offhost.backup.base import ReadMode, base_disk, due, full_due_reason, full_read_reason, last_full
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskPlan, Problem, VmPlan
 from offhost.backup.vm import VmSettings
@@ -18,7 +19,7 @@ from offhost.errors import OffhostError, UnreadableDisks, VmGone
 from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.snapshot.refusals import unreadable
 from offhost.snapshot.space import low_space
-from offhost.transport.contract import described, first_willing
+from offhost.transport.contract import NONE_CAN_HINT, Refusal, described, first_willing
 from offhost.vsphere.inventory import datastores, refuse_twins, refuse_unreachable
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.survey import Surveyed, survey
@@ -55,12 +56,13 @@ class Planner:
             if not surveyed.disks:
                 raise UnreadableDisks(f"{vm.name}: it has no disk")
             stores = [spaces[ref] for ref in surveyed.datastores if ref in spaces]
-            shortage = low_space(vm, stores, min_free=self.settings.min_free)
+            shortage = low_space(vm, stores, min_free=self.settings.snapshot.min_free)
             points = self.destination.repository.points.newest_first(vm.id, gone)
             disks = _Disks(self, vm, surveyed, next(points, None), gone).plans()
         except OffhostError as error:
             return VmPlan(vm.name, vm.id, (), _problem(error))
-        return VmPlan(vm.name, vm.id, disks, _problem(shortage) if shortage else None)
+        trouble = _refused(vm, disks) or shortage
+        return VmPlan(vm.name, vm.id, disks, _problem(trouble) if trouble else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +80,33 @@ class _Disks:
         return tuple(self._disk(disk, refused.get(disk.key)) for disk in self.surveyed.disks)
 
     def _disk(self, disk: Disk, refused: str | None) -> DiskPlan:
+        if refused:
+            return self._planned(disk, "refused", refused)
         transport, refusals = first_willing(self.planner.settings.transports, self.vm, disk)
-        full = None if refused or not transport else self._full_reason(disk)
-        whole = full is not None or self.planner.settings.reads.mode == "full"
+        if not transport:
+            return self._planned(disk, "refused", f"no transport can read it: {NONE_CAN_HINT}", refusals=refusals)
+        reason = self._full_reason(disk)
+        mode = "full" if reason else self.planner.settings.reads.mode
+        return self._planned(disk, mode, reason, transport=transport, refusals=refusals)
+
+    def _planned(
+        self,
+        disk: Disk,
+        mode: ReadMode | Literal["refused"],
+        reason: str | None,
+        *,
+        transport: str | None = None,
+        refusals: Sequence[Refusal] = (),
+    ) -> DiskPlan:
         return DiskPlan(
             key=disk.key,
             label=disk.label,
             capacity_bytes=disk.capacity_bytes,
-            mode="refused" if refused or not transport else "full" if whole else self.planner.settings.reads.mode,
-            reason=refused or full,
-            transport=None if refused else transport,
-            refused=() if refused else described(refusals),
+            mode=mode,
+            reason=reason,
+            transport=transport,
+            refused=described(refusals),
+            about_bytes=disk.capacity_bytes if mode == "full" else None,
         )
 
     def _full_reason(self, disk: Disk) -> str | None:
@@ -123,6 +141,16 @@ class _Disks:
 
     def _of(self, point: Manifest | None, disk: Disk) -> PointDisk | None:
         return base_disk(point.disks, disk.key) if point else None
+
+
+def _refused(vm: Vm, disks: Sequence[DiskPlan]) -> UnreadableDisks | None:
+    """A VM is never backed up without a disk."""
+    labels = [disk.label for disk in disks if disk.mode == "refused"]
+    return (
+        UnreadableDisks(f"{vm.name}: {', '.join(labels)} cannot be read, and no VM is backed up in part")
+        if labels
+        else None
+    )
 
 
 def _problem(error: OffhostError) -> Problem:

@@ -23,10 +23,8 @@ from offhost.backup.reading import Reading, Readings, ReadPolicy
 from offhost.backup.report import DiskReport, Problem, VmReport
 from offhost.clock import Clock
 from offhost.errors import (
-    LowSpace,
     OffhostError,
     UnreadableDisks,
-    VSphereError,
 )
 from offhost.extents import ExtentMap
 from offhost.ids import RunId
@@ -34,8 +32,9 @@ from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
+from offhost.snapshot.growth import SnapshotLimits, SnapshotWatch
 from offhost.snapshot.held import HUNG_AFTER_S, HeldSnapshot, held
-from offhost.snapshot.leftovers import remove_leftovers_of
+from offhost.snapshot.leftovers import others_left, remove_leftovers_of
 from offhost.snapshot.refusals import unreadable
 from offhost.snapshot.space import check_free_space
 from offhost.snapshot.taking import Consistency
@@ -43,12 +42,10 @@ from offhost.transport.contract import OpenDisk, Transport, described, first_wil
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.inventory import as_it_is_now, refuse_twins
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.snapshots import Owner
+from offhost.vsphere.snapshots import Owner, snapshots
 from offhost.vsphere.values import Disk, QuiescePolicy, Vm, VmConfiguration
 
 _log = logging.getLogger(__name__)
-
-_SPACE_CHECK_EVERY_S = 30.0
 
 DiskProgress = Callable[[str, int, int], None]
 """Told a disk's label, bytes done and bytes in all; on the event loop's thread."""
@@ -58,14 +55,15 @@ DiskProgress = Callable[[str, int, int], None]
 class VmSettings:
     """How the job wants VMs backed up.
 
-    `min_free` is the share of a datastore that must stay free; `hung_after_s` how long after a cancellation a read that
-    does not come back is waited for.
+    `hung_after_s`: how long after a cancellation a read that does not come back is waited for.
     """
 
     transports: Sequence[Transport]
     quiesce: QuiescePolicy
     reads: ReadPolicy
-    min_free: float
+    snapshot: SnapshotLimits
+    consolidate: bool = False
+    """Whether disks that need consolidation get it; else that is left to the VM's administrators."""
     hung_after_s: float = HUNG_AFTER_S
     paces: Paces = UNBOUND
     """How fast disks are read."""
@@ -172,25 +170,31 @@ class _Run:
 
     async def execute(self) -> None:
         """Everything that can be known to fail is tried before the snapshot is taken."""
-        backup = self._backup
         await self._prepare()
-        async with (
-            threaded(self._repository.session(self._vm.id, backup.destination.write_check)) as (session, base),
-            held(
-                backup.vsphere,
-                self._vm,
-                owner=backup.owner,
-                quiesce=backup.settings.quiesce,
-                transports=backup.settings.transports,
-                clock=backup.clock,
-                warnings=self._warnings,
-                track_changes=backup.settings.reads.mode != "full",
-                hung_after_s=backup.settings.hung_after_s,
-            ) as snap,
-        ):
+        opening = self._repository.session(self._vm.id, self._backup.destination.write_check)
+        async with threaded(opening) as (session, base):
+            await self._copy(session, base)
+
+    async def _copy(self, session: WriteSession, base: RestorePoint | None) -> None:
+        backup, settings = self._backup, self._backup.settings
+        growth = _whole(base.manifest.origin.get("snapshot_bytes")) if base else 0
+        await check_free_space(backup.vsphere, self._vm, min_free=settings.snapshot.min_free, last_growth_bytes=growth)
+        async with held(
+            backup.vsphere,
+            self._vm,
+            owner=backup.owner,
+            quiesce=settings.quiesce,
+            transports=settings.transports,
+            clock=backup.clock,
+            warnings=self._warnings,
+            track_changes=settings.reads.mode != "full",
+            consolidate=settings.consolidate,
+            hung_after_s=settings.hung_after_s,
+        ) as snap:
             _refuse(self._vm, snap.configuration)
-            await self._copy_disks(session, base, snap)
-            await self._commit(session, base, snap)
+            watch = SnapshotWatch(backup.vsphere, snap, settings.snapshot, backup.clock)
+            await guarded(self._copy_disks(session, base, snap), watch.watch())
+            await self._commit(session, base, snap, await watch.bytes())
 
     async def _prepare(self) -> None:
         """The VM as it is now, not as it was when the job chose it; free of what dead runs left on it."""
@@ -198,7 +202,11 @@ class _Run:
         refuse_twins(self._vm)
         vm = self._vm = await as_it_is_now(backup.vsphere, self._vm)
         if not vm.template:
-            left = await remove_leftovers_of(backup.vsphere, vm, backup.owner.installation, backup.is_dead)
+            tree = await snapshots(backup.vsphere, vm)
+            self._warnings += others_left(vm, tree, backup.owner.installation, backup.clock.now())
+            left = await remove_leftovers_of(
+                backup.vsphere, vm, tree, backup.owner.installation, is_dead=backup.is_dead
+            )
             self._warnings += [
                 f"{vm.name}: the snapshot of the dead run {one.run} could not be removed: {one.problem}"
                 for one in left
@@ -207,7 +215,6 @@ class _Run:
         present = await configuration(backup.vsphere, vm)
         _refuse(vm, present)
         await in_thread(_refuse_unserved, backup.settings.transports, vm, present)
-        await check_free_space(backup.vsphere, vm, min_free=backup.settings.min_free)
 
     def report(self, problem: Problem | None) -> VmReport:
         """What became of it."""
@@ -228,20 +235,9 @@ class _Run:
             copying = self._copy_disk(session, base, snap, disk)
             if self._latency:
                 copying = guarded(copying, self._latency.watch())
-            await guarded(copying, self._watch_space())
+            await copying
         if self._latency and self._latency.slowed:
             self._warnings.append(self._latency.slowed)
-
-    async def _watch_space(self) -> None:
-        """While disks are read the snapshot grows: a datastore that fills up ends the run."""
-        while True:
-            await asyncio.sleep(_SPACE_CHECK_EVERY_S)
-            try:
-                await check_free_space(self._backup.vsphere, self._vm, min_free=self._backup.settings.min_free)
-            except LowSpace:
-                raise
-            except VSphereError as error:
-                _log.warning("the space under %s could not be looked at just now: %s", self._vm.name, error)
 
     async def _copy_disk(
         self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, disk: Disk
@@ -298,9 +294,12 @@ class _Run:
         if self._backup.on_lie is not None:
             self._backup.on_lie(copied.disk.label, copied.unreported.total_bytes)
 
-    async def _commit(self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot) -> None:
+    async def _commit(
+        self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, snapshot_bytes: int
+    ) -> None:
         files = await snap.files()
         point = await in_thread(self._manifest, session, base, snap, files)
+        point = replace(point, origin={**point.origin, "snapshot_bytes": snapshot_bytes})
         again: list[Callable[[], object]] = [partial(copied.copy.run, self._stop) for copied in self._copied]
         again.append(lambda: self._backup.destination.store_files(session, files))
         await snap.reading(settle, session, again, self._stop, interrupt=self._stop.set)
@@ -356,9 +355,14 @@ def lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: Exte
     )
 
 
+def _whole(value: object) -> int:
+    """A count of bytes as a manifest says it; nothing where it says something else."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 62 else 0
+
+
 def _refuse(vm: Vm, present: VmConfiguration) -> None:
     """Raise UnreadableDisks, naming each: a VM is never backed up silently without a disk."""
-    refused = unreadable(present)
+    refused = unreadable(present.disks)
     if refused:
         raise UnreadableDisks(f"{vm.name}: {'; '.join(refused.values())}")
     if not present.disks:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size
+from offhost.cli.output import note, say, say_json
 from offhost.cli.progress import shown
 from offhost.cli.repository import described, interruptible, opened
 from offhost.cli.unlocking import UnlockOptions, unlock_options
 from offhost.errors import UsageError
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from offhost.backup.report import PointCopy

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size
+from offhost.cli.output import note, say, say_json
 from offhost.cli.repository import interruptible, opened
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from offhost.repository.collection.collect import Collected, Proposal

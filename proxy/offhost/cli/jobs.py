@@ -106,7 +106,7 @@ def plan_job(invocation: Invocation, name: str) -> int:
         say_json(plan)
     else:
         print_plan(plan)
-    if any(vm.problem or any(disk.mode == "refused" for disk in vm.disks) for vm in plan.vms):
+    if any(vm.problem for vm in plan.vms):
         return EXIT_OF["failed"]
     return EXIT_OF["warning" if plan.warnings or not plan.vms else "success"]
 

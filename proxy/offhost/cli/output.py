@@ -68,16 +68,6 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     Console(highlight=False).print(drawn)
 
 
-def size(size_bytes: int) -> str:
-    """A size for people, in the units storage is measured in: 1536 is `1.5 KiB`."""
-    amount = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
-
-
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size, table
+from offhost.cli.output import note, say, say_json, table
 from offhost.cli.repository import unlocked
 from offhost.errors import UsageError
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from offhost.errors import IntegrityError

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from offhost.cli.output import note, size
+from offhost.cli.output import note
 from offhost.errors import Stopped
-from offhost.printable import printable
+from offhost.printable import printable, size
 
 _LINE_EVERY = 0.25
 

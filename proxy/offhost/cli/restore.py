@@ -10,9 +10,10 @@ import click
 from offhost.aio import in_thread
 from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option, only
-from offhost.cli.output import note, say, say_json, size
+from offhost.cli.output import note, say, say_json
 from offhost.cli.progress import counted, shown
 from offhost.cli.repository import interruptible, opened
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from offhost.restore.vm import RestoredVm

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import say, say_json, size, table
+from offhost.cli.output import say, say_json, table
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from offhost.daemon.local import RunRow, VmRow

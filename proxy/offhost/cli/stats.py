@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size, table
+from offhost.cli.output import note, say, say_json, table
 from offhost.cli.repository import interruptible, opened
 from offhost.clock import SystemClock
 from offhost.errors import Stopped
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

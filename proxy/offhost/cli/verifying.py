@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import note, say, say_json, size
+from offhost.cli.output import note, say, say_json
 from offhost.cli.progress import shown
 from offhost.cli.repository import interruptible, opened
 from offhost.errors import UsageError
+from offhost.printable import size
 
 if TYPE_CHECKING:
     from offhost.repository.verification.verify import Reading, VerifyReport

@@ -3,12 +3,13 @@
 import ipaddress
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from offhost.config.section import AbsolutePath, Fraction, Name, Rate, SecretReference, Section, Tag, Text, wrong
+from offhost.config.section import AbsolutePath, Age, Fraction, Name, Rate, SecretReference, Section, Tag, Text, wrong
 
 
 def _loopback(address: str) -> str:
@@ -111,6 +112,10 @@ class Limits(Section):
     read_rate: Rate | None = Field(default=None, description="how fast all jobs read in all, such as 400MiB/s")
     min_free: Fraction = Field(
         default=0.1, description="no snapshot on a datastore with less free space than this, such as 10%"
+    )
+    snapshot_age: Age = Field(default=timedelta(days=1), description="warn when a snapshot is held longer: 1d")
+    snapshot_size: Fraction = Field(
+        default=0.25, description="warn when a snapshot grows beyond this share of the VM's disks, such as 25%"
     )
 
 

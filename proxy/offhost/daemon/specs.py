@@ -29,6 +29,7 @@ def job_spec(job: Job) -> JobSpec:
         retention=_policy(job.retention),
         vms=job.limits.vms,
         vms_per_datastore=job.limits.per_datastore,
+        consolidate=job.consolidate,
         vms_per_host=job.limits.per_host,
         read_bytes_per_s=job.limits.read_rate,
         datastore_latency_ms=job.limits.datastore_latency,

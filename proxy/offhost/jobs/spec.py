@@ -112,6 +112,8 @@ class JobSpec:
     """How many of its VMs at once; None: as many as the proxy."""
     vms_per_datastore: int | None = None
     """How many VMs, of any job, may be under way on a datastore when one of this job's begins there."""
+    consolidate: bool = False
+    """Whether disks that need consolidation get it."""
     vms_per_host: int | None = None
     """How many VMs, of any job, may be under way on a host when one of this job's begins there."""
     read_bytes_per_s: float | None = None

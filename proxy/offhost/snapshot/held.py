@@ -28,7 +28,7 @@ from offhost.errors import (
 )
 from offhost.extents import ExtentMap
 from offhost.snapshot.gate import check_disks
-from offhost.snapshot.removal import Patience, remove_ours
+from offhost.snapshot.removal import Patience, consolidated, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, renew_tracking, take
 from offhost.transport.contract import OpenDisk, Transport, open_first
 from offhost.vsphere.configuration import configuration, snapshot_configuration
@@ -220,19 +220,21 @@ async def held(
     clock: Clock,
     warnings: list[str],
     track_changes: bool = True,
+    consolidate: bool = False,
     patience: Patience = Patience(),  # noqa: B008 -- an immutable value
     hung_after_s: float = HUNG_AFTER_S,
 ) -> AsyncIterator[HeldSnapshot]:
     """Hold a snapshot of a VM; a template is held as it is.
 
-    `track_changes`: switch change tracking on first, where it is off and can be. Leaving the scope closes the disks
-    and removes every snapshot that this run made of the VM, shielded from cancellation; a removal that fails is a
-    warning and an error in the log, and does not hide what ended the scope. `warnings` is added to whatever happens,
-    also where no snapshot is held in the end. A change tracking that turned out to be broken is renewed after a scope
-    that ended well.
+    `track_changes`: switch change tracking on first, where it is off and can be. `consolidate`: fold what is left of
+    others' snapshots, before and after; when that fails, or may not be done, it is a warning. Leaving the scope closes
+    the disks and removes every snapshot that this run made of the VM, shielded from cancellation; a removal that fails
+    is a warning and an error in the log, and does not hide what ended the scope. `warnings` is added to whatever
+    happens, also where no snapshot is held in the end. A change tracking that turned out to be broken is renewed after
+    a scope that ended well.
     Raises: QuiesceFailed, SnapshotFailed, PermissionDenied, VmGone and other VSphereErrors.
     """
-    hold = _Hold(vsphere, vm, owner, warnings, patience)
+    hold = _Hold(vsphere, vm, owner, warnings, patience, consolidate)
     snap: HeldSnapshot | None = None
     well = False
     try:
@@ -267,10 +269,11 @@ class _Hold:
     owner: Owner
     warnings: list[str]
     patience: Patience
+    consolidate: bool
 
     async def take(self, quiesce: QuiescePolicy, *, track: bool) -> Taken:
         if self.vm.consolidation_needed:
-            self.warnings.append(f"{self.vm.name}: its disks need consolidation, which is left to its administrators")
+            self.warnings.extend(await consolidated(self.vsphere, self.vm, may=self.consolidate))
         untracked = await ensure_tracking(self.vsphere, self.vm, self.owner, self.patience) if track else None
         if untracked:
             self.warnings.append(untracked)
@@ -293,7 +296,9 @@ class _Hold:
     async def _remove(self, *, settle: bool) -> None:
         if self.vm.template:
             return
-        told = await remove_ours(self.vsphere, self.vm, self.owner, settle=settle, patience=self.patience)
+        told = await remove_ours(
+            self.vsphere, self.vm, self.owner, settle=settle, patience=self.patience, consolidate=self.consolidate
+        )
         self.warnings.extend(warning for warning in told if warning not in self.warnings)
 
 

@@ -9,18 +9,21 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from offhost.errors import OffhostError
+from offhost.errors import Conflict, OffhostError
 from offhost.ids import InstallationId, RunId, VmId
 from offhost.snapshot.removal import Patience, remove_until_gone
 from offhost.vsphere.inventory import vms
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.snapshots import Owner, all_snapshots, owner_of, snapshots
+from offhost.vsphere.snapshots import Owner, all_snapshots, owner_of
 from offhost.vsphere.values import Snapshot, Vm
 
 _log = logging.getLogger(__name__)
 
+_A_BACKUP = timedelta(days=1)
+"""What held a snapshot for longer is not expected to come back to it."""
 _PATIENCE = Patience(times=1, wait_s=1.0)
 """Little: what stays is tried again before the VM's next backup."""
 
@@ -64,11 +67,29 @@ async def remove_leftovers(
 
 
 async def remove_leftovers_of(
-    vsphere: VSphere, vm: Vm, installation: InstallationId, is_dead: Callable[[RunId], bool]
+    vsphere: VSphere, vm: Vm, tree: list[Snapshot], installation: InstallationId, *, is_dead: Callable[[RunId], bool]
 ) -> list[Leftover]:
-    """As `remove_leftovers`, of one VM, which the caller has claimed."""
-    dead = _dead(await snapshots(vsphere, vm), installation, is_dead)
-    return [await _removed(vsphere, vm, owner) for owner in dead]
+    """As `remove_leftovers`, of one VM, which the caller has claimed, and whose snapshots it has listed."""
+    return [await _removed(vsphere, vm, owner) for owner in _dead(tree, installation, is_dead)]
+
+
+def others_left(vm: Vm, tree: list[Snapshot], installation: InstallationId, now: datetime) -> list[str]:
+    """What to say of snapshots that another installation of offhost left on a VM, which are never touched.
+
+    Raises: Conflict when one is so young that its backup may be under way: one at a time.
+    """
+    others = [one for one in tree if (owner := owner_of(one)) and owner.installation != installation]
+    young = [one for one in others if now - datetime.fromisoformat(one.created) < _A_BACKUP]
+    if young:
+        raise Conflict(
+            f"{vm.name}: another installation of offhost has held a snapshot of it since {young[0].created}",
+            hint="let one proxy back a VM up; if the other one is gone for good, remove its snapshot in vCenter",
+        )
+    return [
+        f"{vm.name}: another installation of offhost left a snapshot of it at {one.created}; if that proxy is gone for "
+        "good, remove it in vCenter"
+        for one in others
+    ]
 
 
 def _dead(tree: list[Snapshot], installation: InstallationId, is_dead: Callable[[RunId], bool]) -> list[Owner]:

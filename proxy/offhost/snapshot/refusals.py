@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from offhost.ids import DiskKey
 from offhost.vsphere.values import Disk
 
-
 _DEPENDENT = "while the VM is off, edit the disk's mode to Dependent, or back its content up from within the guest"
 
 
@@ -35,8 +34,10 @@ def _reason(disk: Disk) -> str | None:
         ),
         (
             backing.kind == "rdm_physical",
-            "it is a physical raw device mapping: snapshots leave it out; map it in virtual compatibility mode, "
-            "or back its LUN up where the storage or the guest can",
+            (
+                "it is a physical raw device mapping: snapshots leave it out; map it in virtual compatibility mode, "
+                "or back its LUN up where the storage or the guest can"
+            ),
         ),
         (
             backing.multi_writer,
@@ -48,13 +49,17 @@ def _reason(disk: Disk) -> str | None:
         ),
         (
             backing.kind == "pmem",
-            "it lies in persistent memory: it has no snapshots; move it to a datastore, or back its content up from "
-            "within the guest",
+            (
+                "it lies in persistent memory: it has no snapshots; move it to a datastore, or back its content up "
+                "from within the guest"
+            ),
         ),
         (
             backing.encrypted,
-            "it is encrypted: what can be read of it is ciphertext; take the encryption policy off the disk, or back "
-            "its content up from within the guest",
+            (
+                "it is encrypted: what can be read of it is ciphertext; take the encryption policy off the disk, or "
+                "back its content up from within the guest"
+            ),
         ),
         (
             backing.kind == "other",

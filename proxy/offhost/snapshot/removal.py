@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from offhost.errors import OffhostError, PermissionDenied, SnapshotFailed, VmGone
 from offhost.vsphere.inventory import as_it_is_now
 from offhost.vsphere.session import VSphere
-from offhost.vsphere.snapshots import Owner, consolidation_needed, creation_settled, owner_of, remove, snapshots
+from offhost.vsphere.snapshots import (
+    Owner,
+    consolidate_disks,
+    consolidation_needed,
+    creation_settled,
+    owner_of,
+    remove,
+    snapshots,
+)
 from offhost.vsphere.values import Snapshot, Vm
 
 _log = logging.getLogger(__name__)
@@ -26,7 +34,9 @@ class Patience:
     wait_s: float = 2.0
 
 
-async def remove_ours(vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool, patience: Patience) -> list[str]:
+async def remove_ours(
+    vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool, patience: Patience, consolidate: bool = False
+) -> list[str]:
     """Remove every snapshot that this run made of the VM; returns warnings, and raises nothing.
 
     A failure is an error in the log and a warning with the VM's name and the run: the VM's next backup, and the next
@@ -38,11 +48,21 @@ async def remove_ours(vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool, p
         warning = f"{vm.name}: the snapshot of run {owner.run} could not be removed: {error}"
         _log.error("%s", warning, exc_info=not isinstance(error, OffhostError))
         return [warning]
+    return await consolidated(vsphere, present, may=consolidate)
+
+
+async def consolidated(vsphere: VSphere, vm: Vm, *, may: bool) -> list[str]:
+    """Fold delta files that no snapshot accounts for, where there are any and it may be done; returns warnings."""
     try:
-        needed = await consolidation_needed(vsphere, present)
+        if not await consolidation_needed(vsphere, vm):
+            return []
+        if may:
+            await consolidate_disks(vsphere, vm)
+            _log.info("the disks of %s are consolidated", vm.name)
+            return []
     except OffhostError as error:
-        return [f"{vm.name}: whether its disks need consolidation after the snapshot's removal is not known: {error}"]
-    return [f"{vm.name}: its disks need consolidation after the snapshot's removal"] if needed else []
+        return [f"{vm.name}: its disks may need consolidation, and it failed: {error}"]
+    return [f"{vm.name}: its disks need consolidation, which the job does only with `consolidate: true`"]
 
 
 async def remove_until_gone(vsphere: VSphere, vm: Vm, owner: Owner, *, settle: bool, patience: Patience) -> Vm:

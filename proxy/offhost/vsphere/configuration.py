@@ -49,7 +49,6 @@ def _configuration(config: Row, place: dict[str, object], network_names: dict[st
         vmx_path=str(config["config.files.vmPathName"]),
         hardware_version=int(version[1]) if version else 0,
         guest_id=str(config["config.guestId"]),
-        encrypted=config.get("config.keyId") is not None,
         disks=disks(config["config.hardware.device"]),
         saved=save(config, place, network_names),
     )

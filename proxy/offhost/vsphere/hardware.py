@@ -85,10 +85,20 @@ def hardware(saved: Mapping[str, Any], disks: Mapping[DiskKey, str], networks: M
     keys = _add_controllers(built, saved)
     _add_disks(built, saved, disks, keys)
     _add_nics(built, saved, networks)
-    built.warnings.extend(
-        f"{device.get('label')} ({device.get('type')}) is not made again" for device in saved.get("other_devices", ())
-    )
+    built.warnings.extend(_not_made(device) for device in saved.get("other_devices", ()))
+    if key := saved.get("encryption_key"):
+        built.warnings.append(
+            f"the VM was encrypted with the key {key['key']} of the provider {key['provider']} and the new one is in "
+            "the clear; give it its encryption policy again"
+        )
     return built
+
+
+def _not_made(device: Mapping[str, Any]) -> str:
+    said = f"{device.get('label')} ({device.get('type')}) is not made again"
+    if device.get("type") == "VirtualTPM":
+        said += "; add a new one, and have the recovery key of what was sealed with the old one, such as BitLocker's"
+    return said
 
 
 def _settings(saved: Mapping[str, Any]) -> Any:

@@ -26,7 +26,6 @@ class Surveyed:
     """A VM as it is now."""
 
     disks: tuple[Disk, ...]
-    encrypted: bool
     lineage: tuple[str, ...]
     """The lineage that a snapshot would have if it were taken now."""
     datastores: tuple[str, ...]
@@ -59,7 +58,6 @@ def _batch(live: Live, refs: list[str]) -> dict[str, Surveyed]:
 def _surveyed(row: Row) -> Surveyed:
     return Surveyed(
         disks=disks(row[_DEVICES]),
-        encrypted=row.get("config.keyId") is not None,
         lineage=current_lineage(tree_in(row)),
         datastores=tuple(moref(store) for store in row.get("datastore", ())),
     )

@@ -105,7 +105,6 @@ class VmConfiguration:
     """Datastore path of the .vmx file."""
     hardware_version: int
     guest_id: str
-    encrypted: bool
     disks: tuple[Disk, ...]
     saved: dict[str, object]
     """What is kept with the restore point to make the VM again, as JSON: hardware, extraConfig, custom attributes,
@@ -129,9 +128,9 @@ class Snapshot:
     power: PowerState
     """The VM's power state when it was taken."""
     current: bool
+    """Whether the VM runs on top of this one."""
     vss_manifest: str | None = None
     """The file, beside the VM's, of what the VSS writers of a Windows guest said when they were quiesced for it."""
-    """Whether the VM runs on top of this one."""
 
 
 @dataclass(frozen=True, slots=True)

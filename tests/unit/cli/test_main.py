@@ -12,8 +12,8 @@ import pytest
 from offhost.cli import main as frame
 from offhost.cli.invocation import Invocation, json_option
 from offhost.cli.main import main
-from offhost.cli.output import size
 from offhost.errors import ConfigError, ConfigErrors, Conflict, NoSpace
+from offhost.printable import size
 
 Says = Callable[..., tuple[int, str, str]]
 
