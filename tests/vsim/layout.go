@@ -8,8 +8,8 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// firstDiskFile keeps the keys of disks' files apart from those that the stock simulator gives to others.
-const firstDiskFile = 100000
+// chainFile marks the files of disks' chains, which are listed anew each time, apart from those of the stock simulator.
+const chainFile = "vsim:chain"
 
 // refreshLayouts brings layoutEx up to date for the VMs whose layout is asked for: a host looks at the files' sizes, too.
 func refreshLayouts(args *types.RetrievePropertiesEx) {
@@ -40,9 +40,13 @@ func asksForLayout(props []types.PropertySpec) bool {
 func refreshLayout(vm *simulator.VirtualMachine) {
 	simulator.Map.WithLock(vm, func() {
 		var files []types.VirtualMachineFileLayoutExFileInfo
+		key := int32(0) // no file has the key of another: with a snapshot go the files of its keys
 		for _, file := range vm.LayoutEx.File {
-			if file.Key < firstDiskFile {
+			if file.BackingObjectId != chainFile {
 				files = append(files, file)
+			}
+			if file.Key > key {
+				key = file.Key
 			}
 		}
 		var disks []types.VirtualMachineFileLayoutExDiskLayout
@@ -50,9 +54,9 @@ func refreshLayout(vm *simulator.VirtualMachine) {
 			layout := types.VirtualMachineFileLayoutExDiskLayout{Key: disk.Key}
 			links := linksOf(backingOf(disk))
 			for i := len(links) - 1; i >= 0; i-- {
-				key := int32(firstDiskFile + len(files))
+				key++
 				files = append(files, types.VirtualMachineFileLayoutExFileInfo{
-					Key: key, Name: links[i], Type: "diskExtent", Size: bytesOnDisk(links[i]),
+					Key: key, BackingObjectId: chainFile, Name: links[i], Type: "diskExtent", Size: bytesOnDisk(links[i]),
 				})
 				layout.Chain = append(layout.Chain, types.VirtualMachineFileLayoutExDiskUnit{FileKey: []int32{key}})
 			}
