@@ -4,6 +4,7 @@ GET    /healthz                   the process is there and its loop turns
 GET    /metrics                   Prometheus' text format
 GET    /api/v1/status             version, since when, what is under way
 GET    /api/v1/jobs               each job with its last run and its next time
+GET    /api/v1/jobs/{name}/plan   what a run would do now, VM by VM, and why; touches nothing
 POST   /api/v1/jobs/{name}/run    begin a run: 202 with its id
 GET    /api/v1/runs               ?limit=50&job=NAME, the newest first
 GET    /api/v1/runs/{id}          one run with its VMs and their disks; a unique prefix of the id will do
@@ -57,6 +58,7 @@ def application(served: Served) -> web.Application:
             web.get("/metrics", handlers.metrics),
             web.get("/api/v1/status", handlers.status),
             web.get("/api/v1/jobs", handlers.jobs),
+            web.get("/api/v1/jobs/{name}/plan", handlers.plan_job),
             web.post("/api/v1/jobs/{name}/run", handlers.run_job),
             web.get("/api/v1/runs", handlers.runs),
             web.get("/api/v1/runs/{id}", handlers.run),
@@ -98,6 +100,11 @@ class _Handlers:
     async def jobs(self, _request: web.Request) -> web.Response:
         described = [await self._job(job) for job in self._served.dispatcher.jobs.values()]
         return web.json_response({"jobs": described})
+
+    async def plan_job(self, request: web.Request) -> web.Response:
+        dispatcher = self._served.dispatcher
+        plan = await dispatcher.runner.plan(dispatcher.job(request.match_info["name"]))
+        return web.json_response(asdict(plan))
 
     async def run_job(self, request: web.Request) -> web.Response:
         _refuse_parameters(await request.read())

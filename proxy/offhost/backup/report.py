@@ -112,6 +112,10 @@ class DiskPlan:
     reason: str | None
     transport: str | None
     refused: tuple[str, ...]
+    about_bytes: int | None = None
+    """How much would be read, as far as that is known without asking: of a full read the whole disk, else what had
+    changed at the job's last run.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from offhost.catalog.schema import disks, runs, vms
 from offhost.errors import NotFound
 from offhost.ids import RunId
 
+_LATEST_RUNS = 3
 INTERRUPTED = ProblemRow(
     code="interrupted",
     message="the process that executed this run ended without closing it",
@@ -93,6 +94,18 @@ class Catalog:
             query = query.where(runs.c.job == job)
         with self._reading() as connection:
             return [_run(row, ()) for row in connection.execute(query).mappings()]
+
+    def last_changes(self, job: str) -> dict[tuple[str, str], int]:
+        """How many bytes had changed on each disk, by its VM's id and its key, at the last of a job's latest runs."""
+        latest = select(runs.c.id).where(runs.c.job == job).order_by(runs.c.number.desc()).limit(_LATEST_RUNS)
+        changes = (
+            select(vms.c.vm_id, disks.c.key, disks.c.changed_bytes)
+            .join(vms, disks.c.vm == vms.c.number)
+            .where(vms.c.run.in_(latest), disks.c.changed_bytes.is_not(None))
+            .order_by(vms.c.number)
+        )
+        with self._reading() as connection:
+            return {(vm_id, key): changed for vm_id, key, changed in connection.execute(changes)}
 
     def run(self, id_or_prefix: str) -> RunRow:
         """One run with all its VMs.

@@ -111,7 +111,8 @@ class Runner:
         """
         selection = await self.engine.select(job)
         vms = await self.engine.plan(job, selection.chosen)
-        return JobPlan(job.name, tuple(vms), selection.left_out, selection.warnings)
+        changes = await in_thread(self.catalog.last_changes, job.name)
+        return JobPlan(job.name, tuple(_estimated(vm, changes) for vm in vms), selection.left_out, selection.warnings)
 
     async def _back_up_all(self, run: BegunRun, expired: list[ExpiredRow]) -> _Outcome:
         """Back the job's VMs up, then let expire what they need no longer; `expired` is told what was forgotten."""
@@ -227,6 +228,15 @@ class Runner:
 
     def _now(self) -> str:
         return rfc3339(self.clock.now())
+
+
+def _estimated(vm: VmPlan, changes: Mapping[tuple[str, str], int]) -> VmPlan:
+    """With what had changed at the last run for what would be read of it now."""
+    disks = (
+        disk if disk.mode in ("full", "refused") else replace(disk, about_bytes=changes.get((vm.vm_id, disk.key)))
+        for disk in vm.disks
+    )
+    return replace(vm, disks=tuple(disks))
 
 
 def _cancelled(report: VmReport) -> VmReport:

@@ -13,6 +13,10 @@ from offhost.errors import TransportUnavailable
 from offhost.vsphere.disks import datastore_of
 from offhost.vsphere.values import Disk, Vm
 
+NONE_CAN_HINT = (
+    "mount the datastore on this proxy and list it under `datastores`, or allow more `transports` in the job"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -110,7 +114,7 @@ def none_can(vm: Vm, disk: Disk, refused: Sequence[Refusal]) -> TransportUnavail
     reasons = "; ".join(described(refused)) or "the job allows none"
     return TransportUnavailable(
         f"{vm.name}: no transport can read {disk.label} ({disk.backing.file}): {reasons}",
-        hint="mount the datastore on this proxy and list it under `datastores`, or allow more `transports` in the job",
+        hint=NONE_CAN_HINT,
     )
 
 

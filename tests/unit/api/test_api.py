@@ -113,6 +113,13 @@ async def test_what_cannot_be_answered_is_a_problem_with_a_code(
     assert (await get(browser, path, status))["code"] == code
 
 
+async def test_a_plan_is_told_and_begins_nothing(browser: Browser, catalog: Catalog) -> None:
+    plan = await get(browser, "/api/v1/jobs/nightly/plan")
+    assert [vm["vm"] for vm in plan["vms"]] == ["web01", "web02"]
+    assert (plan["job"], plan["left_out"], plan["warnings"]) == ("nightly", [], [])
+    assert catalog.runs(limit=1) == []
+
+
 async def test_an_unknown_job_is_a_problem_that_names_the_jobs_there_are(browser: Browser) -> None:
     async with browser.post("/api/v1/jobs/weekly/run", json={}) as response:
         assert response.status == 404

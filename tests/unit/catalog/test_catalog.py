@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,18 @@ def test_the_migrations_make_the_schema_that_the_code_expects(catalog: Catalog) 
     with catalog._engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == VERSION
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_what_had_changed_is_told_of_the_latest_run_that_knows_it(catalog: Catalog) -> None:
+    def backed_up(run: RunId, key: str, changed_bytes: int | None) -> None:
+        catalog.add_vm(run, replace(VM, disks=(replace(DISK, key=key, changed_bytes=changed_bytes),)))
+
+    runs = [RunId(digit * 32) for digit in "12345"]
+    for run in runs:
+        begin(catalog, run, job="weekly" if run == runs[-1] else "nightly")
+    backed_up(runs[0], "long ago", 1)
+    backed_up(runs[1], "a", 2)
+    backed_up(runs[2], "a", 3)
+    backed_up(runs[3], "a", None)
+    backed_up(runs[4], "a", 5)
+    assert catalog.last_changes("nightly") == {("vc/web01", "a"): 3}
