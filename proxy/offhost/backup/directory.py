@@ -24,6 +24,7 @@ from offhost.ids import DiskKey, VmId, folder_id
 from offhost.repository.points.manifest import Manifest
 
 _SHOWN = 5
+_BETTER = "use consistency: power_off, or kind: image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,11 @@ class FolderImages:
         before = last.origin.get("path")
         if before in (None, str(self.folder.path)):
             return ()
-        return (
+        doubt = (
             f"its last restore point was read from {before!r:.200}: if both are VMs of their own, give one another "
-            f"{self.folder.identified_by}, or their restore points make one history",
+            f"{self.folder.identified_by}, or their restore points make one history"
         )
+        return (doubt,)
 
     def verdict(self, before: Mapping[DiskKey, Stamp], after: Mapping[DiskKey, Stamp]) -> Verdict:
         """Raises: GateClosed when a disk was replaced, or a snapshot came or went: what was read is of two disks.
@@ -123,15 +125,15 @@ class FolderImages:
             return self._off(written)
         running = sorted({*self.running, *signs_of_running(path)})
         if written:
-            return "torn", (
-                f"{_some(written)} were written to while they were read: what was read is of many moments, not even "
-                "crash-consistent, and file systems in it may be damaged; use consistency: power_off, or kind: image",
+            torn = (
+                f"{_some(written)} changed while read: what was read is of many moments, not even crash-consistent, and"
             )
+            return "torn", (f"{torn} file systems in it may be damaged; {_BETTER}",)
         if running:
-            return "crash", (
-                f"the VM may be running ({_some(running)}): crash-consistent at best, as far as the file system tells "
-                "of writes; use consistency: power_off, or kind: image",
+            signs = (
+                f"the VM may be running ({_some(running)}): crash-consistent at best, as far as the file system tells"
             )
+            return "crash", (f"{signs} of writes; {_BETTER}",)
         return "offline", ()
 
     def _off(self, written: Sequence[str]) -> Verdict:

@@ -6,6 +6,7 @@ Does not own: where promises lie (whoever hands them in), the copy (directory).
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -169,13 +170,13 @@ class _Power:
         await switch_off(self._vsphere, self.vm)
 
     async def _is_off_within(self, limit_s: float) -> bool:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while await self._look() != "off":
+                while True:
+                    if await self._look() == "off":
+                        return True
                     await asyncio.sleep(self._terms.look_again_s)
-        except TimeoutError:
-            return False
-        return True
+        return False
 
     async def _look(self) -> str:
         self.vm = await as_it_is_now(self._vsphere, self.vm)

@@ -89,7 +89,7 @@ def test_a_backup_that_fails_has_the_vm_started_again(off_job: Site) -> None:
     assert run(site).code == 1
     assert power(site) == ON
     site.extent.with_name("broken.vmdk").write_text("# Disk DescriptorFile\n")
-    (site.extent.parent / f"{site.name}.vmx").write_text("scsi0:0.fileName = \"broken.vmdk\"\n")
+    (site.extent.parent / f"{site.name}.vmx").write_text('scsi0:0.fileName = "broken.vmdk"\n')
     assert run(site).code == 1
     assert power(site) == ON
 

@@ -24,9 +24,7 @@ def served(shared_vcenter: SimulatedVCenter) -> tuple[SimulatedHost, ...]:
     return shared_vcenter.serve_hosts()
 
 
-def test_a_job_backs_its_hosts_up_and_retention_works_on_them(
-    site: Site, served: tuple[SimulatedHost, ...]
-) -> None:
+def test_a_job_backs_its_hosts_up_and_retention_works_on_them(site: Site, served: tuple[SimulatedHost, ...]) -> None:
     (site.folder / "jobs.d" / "hosts.yaml").write_text(_JOB)
     assert site.offhost("jobs", "run", "hosts").code == 0
     said = site.offhost("jobs", "run", "hosts")

@@ -128,7 +128,7 @@ async def test_the_privilege_that_is_lacking_is_named(
 ) -> None:
     lacks = {"privilegeId": "Host.Config.Firmware"}
     vcenter.rules([Rule("BackupFirmwareConfiguration", fault="NoPermission", fields=lacks)])
-    with pytest.raises(PermissionDenied, match="Host.Config.Firmware"):
+    with pytest.raises(PermissionDenied, match=r"Host\.Config\.Firmware"):
         await backup.run(esx)
 
 

@@ -48,7 +48,9 @@ class Running:
     def power(self) -> str:
         return self.vcenter.power_state(self.moref)
 
-    async def away(self, *, timeout_s: float = 5.0, force: bool = False, body: Callable[[], None] | None = None) -> Away:
+    async def away(
+        self, *, timeout_s: float = 5.0, force: bool = False, body: Callable[[], None] | None = None
+    ) -> Away:
         away = Away(await found(self.vsphere, self.moref))
         terms = ShuttingDown(timeout_s, force, look_again_s=0.02, start_attempts=4, start_wait_s=0.02)
         async with switched_off(self.vsphere, away, terms, self.promise):
@@ -135,15 +137,15 @@ async def test_it_is_started_again_after_a_cancellation_and_a_second_one(web: Ru
 
 
 async def test_cancelled_while_the_guest_shuts_down_it_is_waited_for_and_started(web: Running) -> None:
-    web.vcenter.set_guest_shutdown(web.moref, takes_s=0.6)
+    web.vcenter.set_guest_shutdown(web.moref, takes_s=1.0)
     task = asyncio.create_task(web.away())
-    while "ShutdownGuest" not in web.vcenter.calls().methods:
-        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+    assert "ShutdownGuest" in web.vcenter.calls().methods
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (web.power, web.promise.stands) == (ON, False)
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(1.1)
     assert web.power == ON
 
 
@@ -214,4 +216,3 @@ async def test_a_dead_run_whose_guest_is_still_shutting_down_is_waited_for(web: 
     web.vcenter.power(web.moref, on=False)
     assert await keeping
     assert (web.power, web.promise.stands) == (ON, False)
-
