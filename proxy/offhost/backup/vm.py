@@ -36,6 +36,7 @@ from offhost.snapshot.growth import SnapshotLimits, SnapshotWatch
 from offhost.snapshot.held import HUNG_AFTER_S, HeldSnapshot, held
 from offhost.snapshot.leftovers import others_left, remove_leftovers_of
 from offhost.snapshot.refusals import unreadable
+from offhost.snapshot.removal import RemovalTurns
 from offhost.snapshot.space import check_free_space
 from offhost.snapshot.taking import Consistency
 from offhost.transport.contract import OpenDisk, Transport, described, first_willing, none_can
@@ -125,6 +126,8 @@ class VmBackup:
     is_dead: Callable[[RunId], bool]
     """Whether a run of this installation is provably over, so that what it left may be removed."""
     on_cancelled: Callable[[VmReport], None] | None = None
+    removals: RemovalTurns | None = None
+    """Shared by all backups of an endpoint's VMs."""
     on_lie: Callable[[str, int], None] | None = None
     """Told a disk's label and how much of it had changed without change tracking saying so."""
     job: str | None = None
@@ -189,6 +192,7 @@ class _Run:
             warnings=self._warnings,
             track_changes=settings.reads.mode != "full",
             consolidate=settings.consolidate,
+            removals=backup.removals,
             hung_after_s=settings.hung_after_s,
         ) as snap:
             _refuse(self._vm, snap.configuration)

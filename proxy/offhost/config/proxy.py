@@ -113,6 +113,7 @@ class Limits(Section):
     min_free: Fraction = Field(
         default=0.1, description="no snapshot on a datastore with less free space than this, such as 10%"
     )
+    removals: int = Field(default=2, ge=1, le=64, description="snapshots removed at once on one datastore")
     snapshot_age: Age = Field(default=timedelta(days=1), description="warn when a snapshot is held longer: 1d")
     snapshot_size: Fraction = Field(
         default=0.25, description="warn when a snapshot grows beyond this share of the VM's disks, such as 25%"

@@ -42,6 +42,7 @@ from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
 from offhost.snapshot.growth import SnapshotLimits
 from offhost.snapshot.leftovers import remove_leftovers
+from offhost.snapshot.removal import RemovalTurns
 from offhost.state import Claim, State
 from offhost.transport.contract import Transport
 from offhost.transport.datastore import DatastoreTransport, Mount
@@ -89,6 +90,7 @@ class Engine:
         self._sessions = _Opened(self._connect)
         self._folders: dict[str, FolderAccess] = {}
         self._meters: dict[str, LatencyMeter] = {}
+        self._removals: dict[str, RemovalTurns] = {}
         self._pace = Pace(configuration.limits.read_rate, clock)
         self._job_paces: dict[str, Pace] = {}
         self._repositories = _Opened(self._open_repository)
@@ -216,6 +218,7 @@ class Engine:
             clock=self._clock,
             is_dead=self._state.is_dead,
             on_cancelled=on_cancelled,
+            removals=self._removals.setdefault(job.vcenter, RemovalTurns(self._configuration.limits.removals)),
             on_lie=lambda disk, size: self._events.publish(TrackingLied(run_id, job.name, vm.name, disk, size)),
             progress=lambda disk, done, total: self._events.publish(
                 DiskProgress(run_id, job.name, vm.name, disk, done, total)

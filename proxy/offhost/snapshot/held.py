@@ -28,7 +28,7 @@ from offhost.errors import (
 )
 from offhost.extents import ExtentMap
 from offhost.snapshot.gate import check_disks
-from offhost.snapshot.removal import Patience, consolidated, remove_ours
+from offhost.snapshot.removal import Patience, RemovalTurns, consolidated, remove_ours
 from offhost.snapshot.taking import Consistency, Taken, ensure_tracking, renew_tracking, take
 from offhost.transport.contract import OpenDisk, Transport, open_first
 from offhost.vsphere.configuration import configuration, snapshot_configuration
@@ -221,20 +221,21 @@ async def held(
     warnings: list[str],
     track_changes: bool = True,
     consolidate: bool = False,
+    removals: RemovalTurns | None = None,
     patience: Patience = Patience(),  # noqa: B008 -- an immutable value
     hung_after_s: float = HUNG_AFTER_S,
 ) -> AsyncIterator[HeldSnapshot]:
     """Hold a snapshot of a VM; a template is held as it is.
 
     `track_changes`: switch change tracking on first, where it is off and can be. `consolidate`: fold what is left of
-    others' snapshots, before and after; when that fails, or may not be done, it is a warning. Leaving the scope closes
-    the disks and removes every snapshot that this run made of the VM, shielded from cancellation; a removal that fails
-    is a warning and an error in the log, and does not hide what ended the scope. `warnings` is added to whatever
-    happens, also where no snapshot is held in the end. A change tracking that turned out to be broken is renewed after
-    a scope that ended well.
+    others' snapshots, before and after; when that fails, or may not be done, it is a warning. `removals`: whose turn it
+    is to remove snapshots; None: at any time. Leaving the scope closes the disks and removes every snapshot that this
+    run made of the VM, shielded from cancellation; a removal that fails is a warning and an error in the log, and does
+    not hide what ended the scope. `warnings` is added to whatever happens, also where no snapshot is held in the end. A
+    change tracking that turned out to be broken is renewed after a scope that ended well.
     Raises: QuiesceFailed, SnapshotFailed, PermissionDenied, VmGone and other VSphereErrors.
     """
-    hold = _Hold(vsphere, vm, owner, warnings, patience, consolidate)
+    hold = _Hold(vsphere, vm, owner, warnings, patience, consolidate, removals or RemovalTurns())
     snap: HeldSnapshot | None = None
     well = False
     try:
@@ -270,6 +271,7 @@ class _Hold:
     warnings: list[str]
     patience: Patience
     consolidate: bool
+    removals: RemovalTurns
 
     async def take(self, quiesce: QuiescePolicy, *, track: bool) -> Taken:
         if self.vm.consolidation_needed:
@@ -296,9 +298,10 @@ class _Hold:
     async def _remove(self, *, settle: bool) -> None:
         if self.vm.template:
             return
-        told = await remove_ours(
-            self.vsphere, self.vm, self.owner, settle=settle, patience=self.patience, consolidate=self.consolidate
-        )
+        async with self.removals.on(self.vm.datastores):
+            told = await remove_ours(
+                self.vsphere, self.vm, self.owner, settle=settle, patience=self.patience, consolidate=self.consolidate
+            )
         self.warnings.extend(warning for warning in told if warning not in self.warnings)
 
 

@@ -7,6 +7,8 @@ depends on what this process remembers.
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from offhost.errors import OffhostError, PermissionDenied, SnapshotFailed, VmGone
@@ -32,6 +34,26 @@ class Patience:
 
     times: int = 6
     wait_s: float = 2.0
+
+
+class RemovalTurns:
+    """Who may remove snapshots: so many at once on each datastore of an endpoint. Of one event loop.
+
+    A removal writes the deltas back into the disks below, which is the heaviest load that a backup brings.
+    """
+
+    def __init__(self, at_once: int = 2) -> None:
+        self._at_once = at_once
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def on(self, datastores: Iterable[str]) -> AsyncIterator[None]:
+        """Wait for a turn on all of these, and have it for the scope; taken in one order by all: no deadlock."""
+        async with AsyncExitStack() as turns:
+            for name in sorted(set(datastores)):
+                turn = self._turns.setdefault(name, asyncio.Semaphore(self._at_once))
+                await turns.enter_async_context(turn)
+            yield
 
 
 async def remove_ours(

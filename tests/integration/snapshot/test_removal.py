@@ -1,12 +1,14 @@
 """Our snapshot goes away, whatever vSphere says on the way: what counts is a fresh listing without it."""
 
+import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from offhost.extents import ExtentMap
 from offhost.ids import RunId
-from offhost.snapshot.removal import Patience, remove_ours
+from offhost.snapshot.removal import Patience, RemovalTurns, remove_ours
 from offhost.transport.contract import OpenDisk
 from offhost.vsphere.values import Disk, QuiescePolicy
 from support.held_vms import OWNER, HeldVm
@@ -140,3 +142,19 @@ async def test_only_the_owner_asked_for_is_removed(web: HeldVm) -> None:
         web.vcenter.create_foreign_snapshot(web.vm.moref, description=owner.description())
     assert await remove_ours(web.vsphere, web.vm, OWNER, settle=False, patience=PATIENCE) == []
     assert [one.description for one in web.vcenter.snapshots(web.vm.moref)] == [other.description()]
+
+
+async def test_removals_take_turns_on_each_datastore() -> None:
+    turns, at_work, most = RemovalTurns(2), Counter[str](), Counter[str]()
+
+    async def remove(*datastores: str) -> None:
+        async with turns.on(datastores):
+            at_work.update(datastores)
+            for name in datastores:
+                most[name] = max(most[name], at_work[name])
+            await asyncio.sleep(0.01)
+            at_work.subtract(datastores)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(remove("a", "b") for _ in range(5)), *(remove("b", "a") for _ in range(5)), remove("c"))
+    assert most == {"a": 2, "b": 2, "c": 1}
