@@ -35,7 +35,7 @@ async def tagged(vsphere: VSphere, patterns: Collection[str]) -> dict[str, froze
     """The morefs of the VMs that bear a tag of each pattern, `category:tag` with `*`, `?` and `[...]`, exact case.
 
     What is asked grows with the categories and the tags in those that are meant, not with the VMs: these are asked for
-    in one call. None at a standalone host. Raises: VSphereError, SessionLost, LoginFailed.
+    in one call. None at a standalone host. Raises: VSphereError.
     """
     if not patterns or not vsphere.about.is_vcenter:
         return {pattern: frozenset() for pattern in patterns}
@@ -51,9 +51,15 @@ async def tagged(vsphere: VSphere, patterns: Collection[str]) -> dict[str, froze
             for pattern in patterns
         }
 
-    return await retrying(
-        lambda: shielded(asyncio.to_thread(call)), times=_READ_RETRIES, wait_s=vsphere.endpoint.retry_wait_s
-    )
+    wait_s = vsphere.endpoint.retry_wait_s
+    try:
+        return await retrying(lambda: shielded(asyncio.to_thread(call)), times=_READ_RETRIES, wait_s=wait_s)
+    except VSphereError as error:
+        raise VSphereError(
+            f"who bears the tags {', '.join(sorted(patterns))} cannot be told: {error.message}",
+            hint="without that no job knows what it may back up; where no tags are used, write `opt_out_tag: none` in "
+            "proxy.yaml",
+        ) from error
 
 
 async def attach_tags(vsphere: VSphere, vm: Vm, tags: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -17,6 +17,7 @@ from offhost.ids import InstallationId, RunId
 from offhost.vsphere.marker import annotation
 from support.pyvmomi_client import PlainClient
 from support.site import BackedUp, Said, Site
+from support.tagging import tag
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 CHANGES_NOTHING = {
@@ -129,6 +130,46 @@ def test_what_is_left_out_is_named_with_the_reason(site: Site, client: PlainClie
         "golden": "it is a template, and the job leaves templates out",
         "made": "offhost made it itself: verification",
     }
+
+
+def test_tags_choose_vms_and_opt_them_out(site: Site) -> None:
+    vcenter = site.vcenter
+    tagged = {name: vcenter.create_vm(f"{site.name}-{name}", [DiskSpec(1 << 20)]) for name in ("gold", "never")}
+    tag(vcenter, tagged["gold"], f"backup:of-{site.name}")
+    tag(vcenter, tagged["never"], f"backup:of-{site.name}")
+    tag(vcenter, tagged["never"], "offhost:exclude")
+    select(site, f'{{ include: [ {{ tag: "backup:of-{site.name}" }} ] }}')
+    plan = planned(site)
+    assert [vm["vm"] for vm in plan["vms"]] == [f"{site.name}-gold"]
+    assert [(out["vm"], out["reason"]) for out in plan["left_out"]] == [
+        (f"/DC0/vm/{site.name}-never", "its tag offhost:exclude opts out of every job")
+    ]
+
+
+def test_a_run_fails_when_nobody_can_say_who_opts_out(site: Site) -> None:
+    site.vcenter.rules([Rule("rest:POST", mode="http503")])
+    assert site.run_job().code == 1
+    error, hint = site.offhost("jobs", "plan", "nightly").told_once()
+    assert "offhost:exclude" in error
+    assert "opt_out_tag: none" in hint
+    with (site.folder / "proxy.yaml").open("a") as proxy:
+        proxy.write("opt_out_tag: none\n")
+    assert site.run_job().code == 3  # the tags are not saved with the point either, which is a warning
+
+
+@pytest.mark.parametrize(
+    ("keys", "mode", "reason"),
+    [
+        ("mode: differential", "differential", None),
+        ("mode: full", "full", "the job reads in full"),
+        ("audit: { every: 30d, read: all }", "incremental", None),
+    ],
+)
+def test_a_plan_goes_by_the_mode_of_the_job(backed_up: BackedUp, keys: str, mode: str, reason: str | None) -> None:
+    with (backed_up.site.folder / "jobs.d" / "nightly.yaml").open("a") as job:
+        job.write(f"{keys}\n")
+    disk = the_disk(planned(backed_up.site))
+    assert (disk["mode"], disk["reason"]) == (mode, reason)
 
 
 def test_a_vm_that_matches_newly_is_in_the_next_run(site: Site) -> None:
