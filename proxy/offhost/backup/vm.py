@@ -292,7 +292,7 @@ class _Run:
     def _lied(self, snap: HeldSnapshot, copied: _Copied) -> None:
         """Change tracking did not report what had changed: say so everywhere, and have it begun anew."""
         snap.tracking_broken = True
-        lie = lie_told(self._vm.name, copied.disk, copied.reading.known, copied.unreported)
+        lie = _lie_told(self._vm.name, copied.disk, copied.reading.known, copied.unreported)
         _log.error("%s", lie)
         self._warnings.append(lie)
         if self._backup.on_lie is not None:
@@ -348,14 +348,14 @@ class _Run:
         return {"kind": "vm", **made_by, "started": self._started.isoformat(), **tags}
 
 
-def lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: ExtentMap) -> str:
+def _lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: ExtentMap) -> str:
     """What an administrator is told of a lie: where it was, and which restore points it may have harmed."""
     first = next(iter(unreported))
-    since = known.source.get("audited_at") if known else None
+    since = str(known.source.get("audited_at") or "") if known else ""
     return (
-        f"{vm_name}: {disk.label}: change tracking did not report {unreported.total_bytes} bytes that had changed, the "
-        f"first at {first.start}; the disk was read in full and this restore point is right, but those since "
-        f"{since or 'the last full backup'!s:.40} may hold old content there"
+        f"{vm_name}: {disk.label}: change tracking lied: {unreported.total_bytes / (1 << 20):.1f} MiB that had changed "
+        f"were not reported, from byte {first.start} on; the disk was read in full and this restore point is right, "
+        f"but those after {f'{since:.19}' if since else 'the last full read'} may hold old content there"
     )
 
 

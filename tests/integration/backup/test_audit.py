@@ -47,7 +47,7 @@ async def test_an_audit_finds_the_lie_and_the_point_is_right(web: BackedUpVm, re
     assert "audit" in (disk.reason or "")
     assert disk.unreported_bytes >= GRAIN
     assert web.content(report) == web.seen_by_guest()
-    assert any("change tracking did not report" in warning for warning in report.warnings)
+    assert any("change tracking lied" in warning for warning in report.warnings)
     assert told == [(disk.label, disk.unreported_bytes)]
 
 

@@ -1,12 +1,13 @@
 """Every doubt about a base is a full read with its reason."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from offhost.backup.base import full_read_reason, source_of
-from offhost.ids import ChunkId, DiskKey
-from offhost.repository.points.manifest import DiskMapRef, PointDisk
+from offhost.backup.base import ReadMode, due, full_due_reason, full_read_reason, last_full, source_of
+from offhost.ids import ChunkId, DiskKey, SessionId, VmId
+from offhost.repository.points.manifest import DiskMapRef, Manifest, PointDisk
 from offhost.vsphere.values import Backing, Disk
 
 LINEAGE = ("snapshot-1@2026-01-01T00:00:00Z",)
@@ -71,3 +72,71 @@ def test_every_doubt_is_a_full_read(disk: Disk, base: PointDisk | None, changes:
     found = reason(disk, base, **changes)
     assert found is not None
     assert told in found
+
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+MONTH = timedelta(days=30)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("2026-02-28T00:00:00Z", False),
+        ("2026-01-30T00:00:01Z", False),
+        ("2026-01-30T00:00:00Z", True),
+        ("2026-03-01T00:00:01Z", True),  # ahead: a clock was set back, and nothing is known
+        ("2026-02-28T00:00:00", True),
+        ("yesterday", True),
+        ("", True),
+        (None, True),
+        (1772236800, True),
+    ],
+)
+def test_what_is_too_long_ago_or_not_known_is_due(last: object, expected: bool) -> None:
+    assert due(last, MONTH, NOW) is expected
+
+
+def disk(mode: ReadMode, full_at: str | None) -> PointDisk:
+    source = source_of(DISK, LINEAGE, "2026-01-01T00:00:00Z", mode=mode, full_at=full_at)
+    return replace(BASE, source=source.to_json())
+
+
+def point(name: str, of: PointDisk) -> Manifest:
+    return Manifest(
+        id=SessionId(name),
+        vm_id=VmId("vm"),
+        vm_name="web",
+        sequence=1,
+        predecessor=None,
+        time=NOW,
+        kind=of.source["mode"],
+        consistency="crash",
+        disks=(of,),
+    )
+
+
+def test_a_full_read_is_due_only_where_the_job_asks_and_there_is_a_last_one() -> None:
+    old = disk("incremental", "2026-01-01T00:00:00+00:00")
+    assert full_due_reason(old, None, NOW) is None
+    assert full_due_reason(None, MONTH, NOW) is None
+    told = full_due_reason(old, MONTH, NOW)
+    assert told == "the job reads in full every 30d, and last did 2026-01-01T00:00:00+00:00"
+    assert full_due_reason(disk("incremental", None), MONTH, NOW)
+    assert full_due_reason(disk("full", "2026-02-20T00:00:00+00:00"), MONTH, NOW) is None
+
+
+def test_a_differential_goes_back_to_the_point_of_the_very_full_read_that_the_last_point_names() -> None:
+    older, newer = "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"
+    points = [
+        point("3", disk("incremental", newer)),
+        point("2", disk("full", newer)),
+        point("1", disk("full", older)),
+    ]
+    found, lost = last_full(points, disk("incremental", newer))
+    assert (found, lost) == (points[1], None)
+    found, lost = last_full([points[0], points[2]], disk("incremental", newer))
+    assert found is None
+    assert lost is not None
+    assert "not in the repository any more" in lost
+    found, lost = last_full(points, disk("incremental", None))
+    assert (found, lost) == (None, "when it was last read in full is not known")
