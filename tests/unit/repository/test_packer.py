@@ -36,8 +36,7 @@ CHUNK_BYTES = 4 << 10
 
 @pytest.fixture(autouse=True)
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (packer, packs):
-        monkeypatch.setattr(module, "PACK_LIMIT_BYTES", PACK_BYTES)
+    monkeypatch.setattr(packs, "PACK_LIMIT_BYTES", PACK_BYTES)
 
 
 class Hindered(LocalBackend):

@@ -21,7 +21,7 @@ from offhost.errors import IndexInconsistent, ObjectNotFound, PackCorrupt, Unava
 from offhost.ids import ChunkId
 from offhost.repository.chunks import consolidation, runs
 from offhost.repository.chunks.consolidation import Consolidated, consolidate_runs
-from offhost.repository.chunks.packs import Kind, OpenPack, pack_object
+from offhost.repository.chunks.packs import Kind, OpenPack, pack_buffer, pack_object
 from offhost.repository.chunks.rows import as_ids, key_column, keys_of_ids
 from offhost.repository.chunks.runs import Coverage, Run, Shard, get_head, get_run, put_run
 from offhost.repository.chunks.store import ChunkStore
@@ -248,7 +248,7 @@ def test_runs_of_dead_packs_go_and_entries_of_dead_packs_are_dropped(packs: Inde
 
 def real_pack(packs: IndexedPacks, chunks: Sequence[ChunkId]) -> str:
     """A pack that says in its directory what it holds."""
-    pack = OpenPack(packs.keyring, bytearray(64 << 20))
+    pack = OpenPack(packs.keyring, pack_buffer())
     for chunk in chunks:
         pack.add(CompressedChunk(chunk, Codec.RAW, 4, b"data", memoryview(b"data")), Kind.CONTENT)
     name, _ = pack.close()

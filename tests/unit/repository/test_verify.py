@@ -17,11 +17,11 @@ from offhost.errors import AccessDenied, IntegrityError, Stopped, Unavailable
 from offhost.repository.chunks.packs import (
     DIRECTORY,
     HEADER_BYTES,
-    PACK_LIMIT_BYTES,
     TAG_BYTES,
     Kind,
     OpenPack,
     PackCipher,
+    pack_buffer,
     pack_object,
 )
 from offhost.repository.objects.sealed import ObjectType, seal_json
@@ -404,7 +404,7 @@ def test_a_reader_that_puts_bytes_in_the_wrong_place_is_found_out(
 def test_a_pack_of_a_hundred_thousand_slots_that_are_none_takes_little_memory(repository: Repository) -> None:
     """As somebody makes it up who has the key: sealed slots without content, none of which opens."""
     keyring = repository.keyring
-    header = OpenPack(keyring, bytearray(PACK_LIMIT_BYTES)).buffer[:HEADER_BYTES]
+    header = OpenPack(keyring, pack_buffer()).buffer[:HEADER_BYTES]
     slots = np.zeros(100_000, DIRECTORY)
     slots["kind"], slots["stored"], slots["plain"] = Kind.CONTENT, TAG_BYTES, 1
     cipher = PackCipher.of(keyring, bytes(header), "made up")

@@ -5,6 +5,7 @@ Does not own: the layout of a pack (packs), which chunks are missing (claims), w
 """
 
 import logging
+import mmap
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from offhost.repository.chunks.claims import Claim, ClaimTable
 from offhost.repository.chunks.hand import SealJob
 from offhost.repository.chunks.hands import Hand, HandLost
 from offhost.repository.chunks.index import Index
-from offhost.repository.chunks.packs import PACK_LIMIT_BYTES, Entries, Kind, OpenPack, pack_object
+from offhost.repository.chunks.packs import Entries, Kind, OpenPack, pack_buffer, pack_object
 from offhost.repository.keys.keyring import Keyring
 from offhost.repository.objects.putting import put_retrying
 
@@ -71,7 +72,7 @@ class Packer:
         self._putting: set[_Filling] = set()
         self._putters = 0
         self._given_up = 0
-        self._buffers: list[bytearray] = []
+        self._buffers: list[mmap.mmap] = []
         self._buffers_left = _BUFFERS
         self._unindexed: dict[str, Entries] = {}
 
@@ -178,7 +179,7 @@ class Packer:
         if not self._buffers_left:
             return None
         self._buffers_left -= 1
-        buffer = self._buffers.pop() if self._buffers else bytearray(PACK_LIMIT_BYTES)
+        buffer = self._buffers.pop() if self._buffers else pack_buffer()
         return _Filling(OpenPack(self._keyring, buffer))
 
     def _give_back(self, filling: _Filling) -> None:

@@ -3,6 +3,7 @@
 Owns: FORMAT.md, "Packs". Does not own: which chunks go where and when a pack is put (packer), the index.
 """
 
+import mmap
 import secrets
 import struct
 from collections.abc import Mapping, Sequence
@@ -179,13 +180,18 @@ def located(slots: Entries) -> Entries:
     return entries
 
 
+def pack_buffer() -> mmap.mmap:
+    """Memory for one pack, given page by page as it is filled: a small backup does not pay for all of it."""
+    return mmap.mmap(-1, PACK_LIMIT_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class OpenPack:
-    """A pack being filled in a buffer of PACK_LIMIT_BYTES. For one thread at a time.
+    """A pack being filled in a `pack_buffer`. For one thread at a time.
 
     Invariant: below `size_bytes` lie the header and whole sealed chunks, and room for directory and trailer is left.
     """
 
-    def __init__(self, keyring: Keyring, buffer: bytearray) -> None:
+    def __init__(self, keyring: Keyring, buffer: mmap.mmap) -> None:
         header = _HEADER.pack(_MAGIC, _TYPE, _SUITE, keyring.epoch, secrets.token_bytes(32))
         self.cipher = PackCipher.of(keyring, header, "a new pack")
         self._slots: list[tuple[bytes, int, int, int, int]] = []

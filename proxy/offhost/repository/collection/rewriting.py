@@ -5,6 +5,7 @@ Does not own: which packs are rewritten and when the old ones may go (collect).
 """
 
 import logging
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,11 +14,11 @@ from offhost.chunking.spans import CompressedChunk
 from offhost.errors import ChunkCorrupt
 from offhost.ids import ChunkId
 from offhost.repository.chunks.packs import (
-    PACK_LIMIT_BYTES,
     Entries,
     Kind,
     Location,
     OpenPack,
+    pack_buffer,
     pack_object,
     read_header,
 )
@@ -44,7 +45,7 @@ class Rewriter:
     reader: PackReader
     moved_bytes: int = 0
     durable: set[ChunkId] = field(default_factory=set)
-    _buffer: bytearray = field(default_factory=lambda: bytearray(PACK_LIMIT_BYTES))
+    _buffer: mmap.mmap = field(default_factory=pack_buffer)
     _pack: OpenPack | None = None
 
     def move(self, pack: str, entries: Sequence[tuple[ChunkId, Location]]) -> frozenset[int]:
