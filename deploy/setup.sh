@@ -13,6 +13,7 @@ missing_packages() {
   [ -d /usr/share/gocode/src/github.com/vmware/govmomi ] || echo golang-github-vmware-govmomi-dev
   command -v mkfs.ext4 >/dev/null || [ -x /sbin/mkfs.ext4 ] || echo e2fsprogs
   command -v qemu-img >/dev/null || echo qemu-utils
+  command -v mksquashfs >/dev/null || [ -x /usr/sbin/mksquashfs ] || echo squashfs-tools
   command -v systemd-analyze >/dev/null || echo systemd
 }
 
