@@ -31,7 +31,7 @@ def print_plan(plan: JobPlan) -> None:
 
 def _print_vm(vm: VmPlan) -> None:
     if vm.problem:
-        say(f"  cannot be backed up: {vm.problem.message}")
+        say(f"  cannot be backed up: {vm.problem.message.removeprefix(f'{vm.vm}: ')}")
         if vm.problem.hint:
             say(f"    {vm.problem.hint}")
     for disk in vm.disks:
