@@ -9,7 +9,7 @@ import click
 
 from offhost.cli.foreground import foreground
 from offhost.cli.invocation import Invocation, json_option, only
-from offhost.cli.output import note, say, say_json
+from offhost.cli.output import consistent, note, say, say_json
 from offhost.cli.progress import shown
 from offhost.cli.repository import interruptible, opened
 from offhost.printable import size
@@ -150,4 +150,4 @@ def print_report(report: VmReport, *, as_json: bool) -> None:
     for warning in report.warnings:
         note(f"warning: {warning}")
     if report.point:
-        say(f"restore point {report.point} of {report.vm} ({report.consistency}-consistent)")
+        say(f"restore point {report.point} of {report.vm} ({consistent(report.consistency)})")

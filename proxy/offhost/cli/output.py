@@ -68,6 +68,11 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     Console(highlight=False).print(drawn)
 
 
+def consistent(level: str | None) -> str:
+    """A consistency level in words."""
+    return "torn: not consistent" if level == "torn" else f"{level}-consistent"
+
+
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

@@ -102,7 +102,7 @@ def export(invocation: Invocation, point: str, to: Path, name: str | None) -> No
     say(f"{to}: {size(file.size_bytes)}, {file.name} of {manifest.vm_name} as of {manifest.time:%Y-%m-%d %H:%M:%S} UTC")
     host = first_origin(manifest).get("host")
     if isinstance(host, dict):
-        say(f"  taken from {host.get('product')}, hardware UUID {host.get('uuid')}: give it to no other build")
+        say(f"  of {host.get('product')}, hardware UUID {host.get('uuid')}: restore it to the same build only")
 
 
 def _print_restored(vm: RestoredVm, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offhost.cli.invocation import Invocation, json_option
-from offhost.cli.output import say, say_json, table
+from offhost.cli.output import consistent, say, say_json, table
 from offhost.printable import size
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def print_run(run: RunRow, *, as_json: bool) -> None:
 
 
 def _print_vm(vm: VmRow) -> None:
-    say(f"{vm.vm}: " + (f"restore point {vm.point}, {vm.consistency}-consistent" if vm.point else "no restore point"))
+    say(f"{vm.vm}: " + (f"restore point {vm.point}, {consistent(vm.consistency)}" if vm.point else "no restore point"))
     for disk in vm.disks:
         say(
             f"  {disk.label} ({size(disk.capacity_bytes)}), {disk.mode} over {disk.transport}: "

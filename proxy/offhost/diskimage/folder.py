@@ -83,7 +83,9 @@ def file_names(path: Path) -> list[str]:
     try:
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_file(follow_symlinks=False))
     except OSError as error:
-        raise DiskImageError(f"{path}: {error.strerror}") from error
+        raise DiskImageError(
+            f"{path}: {error.strerror}", hint="is the datastore mounted, and may this user read it?"
+        ) from error
     if len(names) > _LIMIT_FILES:
         raise UnsupportedImage(f"{path}: {len(names)} files are not those of one VM")
     return names
