@@ -2,6 +2,13 @@
 and what was backed up before reads back.
 """
 
+from functools import partial
+
+import pytest
+
+from offhost.backup import vm as vm_backup
+from offhost.snapshot.held import held
+from offhost.snapshot.removal import Patience
 from support.site import BackedUp
 from support.vcenter import Rule
 
@@ -107,7 +114,11 @@ def test_a_lost_session_is_renewed_and_the_backup_goes_on(backed_up: BackedUp) -
     backed_up.assert_unharmed(points=2)
 
 
-def test_a_session_that_cannot_be_renewed_leaves_a_snapshot_that_the_next_run_removes(backed_up: BackedUp) -> None:
+def test_a_session_that_cannot_be_renewed_leaves_a_snapshot_that_the_next_run_removes(
+    backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal is tried for two minutes, since the password may be put right meanwhile; here for one second."""
+    monkeypatch.setattr(vm_backup, "held", partial(held, patience=Patience(wait_s=0.02)))
     site = backed_up.site
 
     def lock_out() -> None:
