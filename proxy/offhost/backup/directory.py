@@ -21,6 +21,7 @@ from offhost.diskimage.folder import open_folder
 from offhost.diskimage.machine import IdentifiedBy, machine, signs_of_running, small_files
 from offhost.errors import GateClosed, OffhostError
 from offhost.ids import DiskKey, VmId, folder_id
+from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest
 
 _SHOWN = 5
@@ -170,6 +171,8 @@ class FolderBackup:
     on_cancelled: Callable[[VmReport], None]
     """Told of a point that was committed before the cancellation came."""
     tags: tuple[str, ...] = ()
+    paces: Paces = UNBOUND
+    """How fast disks are read."""
 
     async def run(self, folder: VmFolder, *, gate: Callable[[], None] | None = None) -> VmReport:
         """Back up a folder, which the caller has claimed; with a gate, one whose VM was switched off for it.
@@ -182,7 +185,7 @@ class FolderBackup:
         def backed_up() -> VmReport:
             images = FolderImages(folder, self.made_by, gate is not None, signs_of_running(folder.path))
             check = gate or (lambda: None)
-            backup = ImageBackup(self.destination, self.clock, self.progress, stop, self.tags, check)
+            backup = ImageBackup(self.destination, self.clock, self.progress, stop, self.tags, check, self.paces)
             done.append(backup.run(images))
             return done[0]
 

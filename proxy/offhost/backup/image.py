@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from offhost.diskimage.folder import open_image
 from offhost.diskimage.image import DiskImage
 from offhost.errors import GateClosed, UsageError
 from offhost.ids import DiskKey, VmId, image_id
+from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
@@ -144,6 +144,8 @@ class ImageBackup:
     """Put on the point; retention may keep it by them."""
     gate: Callable[[], None] = lambda: None
     """Raises, before the point is committed, what forbids it."""
+    paces: Paces = UNBOUND
+    """How fast disks are read."""
 
     def run(self, images: Images) -> VmReport:
         """Store images as one restore point. Blocking.
@@ -202,6 +204,7 @@ class ImageBackup:
             self.destination.chunking,
             self.destination.workers,
             base=map_of(base, key),
+            paces=self.paces,
             progress=lambda done, total: self.progress(_label(disk), done, total),
         )
         copy.run(self.stop)

@@ -200,6 +200,9 @@ Transport = Annotated[Literal["datastore", "https"], not_yet("hotadd", "nbd", "n
 
 _OF_IMAGES = frozenset({"audit", "full", "mode", "quiesce", "transports"})
 
+_LIMITS_OF = {"directory": {"vms", "read_rate"}, "host": {"vms"}}
+"""The limits that mean something to the other kinds."""
+
 
 class Job(Section):
     """One file of jobs.d."""
@@ -244,6 +247,11 @@ class Job(Section):
         meant_for_vms = sorted(self.model_fields_set & _OF_IMAGES) if self.kind != "image" else ()
         if meant_for_vms:
             raise wrong(f"`{meant_for_vms[0]}` is for kind: image", f"take it out: kind {self.kind} does not use it")
+        if self.kind != "image" and self.retention is not None and self.retention.after_vm_deleted is not None:
+            raise wrong("`retention.after_vm_deleted` is for kind: image", "take it out: nobody tells what is deleted")
+        meant_for_vms = sorted(self.limits.model_fields_set - _LIMITS_OF.get(self.kind, self.limits.model_fields_set))
+        if meant_for_vms:
+            raise wrong(f"`limits.{meant_for_vms[0]}` is for kind: image", f"kind {self.kind} does not use it")
         if self.kind == "directory":
             self._of_a_directory()
             return self

@@ -270,6 +270,7 @@ class Engine:
             progress=progress,
             on_cancelled=on_cancelled,
             tags=job.tags,
+            paces=self._paces(job),
         )
 
     async def _host_backup(self, job: JobSpec, run_id: RunId) -> HostBackup:
