@@ -14,7 +14,7 @@ from offhost.aio import in_thread
 from offhost.backup.base import ReadMode, base_disk, due, full_due_reason, full_read_reason, last_full
 from offhost.backup.destination import Destination
 from offhost.backup.report import DiskPlan, Problem, VmPlan
-from offhost.backup.vm import VmSettings
+from offhost.backup.vm import VmSettings, last_growth
 from offhost.errors import OffhostError, UnreadableDisks, VmGone
 from offhost.repository.points.manifest import Manifest, PointDisk
 from offhost.snapshot.refusals import unreadable
@@ -56,9 +56,11 @@ class Planner:
             if not surveyed.disks:
                 raise UnreadableDisks(f"{vm.name}: it has no disk")
             stores = [spaces[ref] for ref in surveyed.datastores if ref in spaces]
-            shortage = low_space(vm, stores, min_free=self.settings.snapshot.min_free)
-            points = self.destination.repository.points.newest_first(vm.id, gone)
-            disks = _Disks(self, vm, surveyed, next(points, None), gone).plans()
+            latest = next(self.destination.repository.points.newest_first(vm.id, gone), None)
+            growth = last_growth(latest) if latest else 0
+            limits = self.settings.snapshot
+            shortage = low_space(vm, stores, min_free=limits.min_free, last_growth_bytes=growth)
+            disks = _Disks(self, vm, surveyed, latest, gone).plans()
         except OffhostError as error:
             return VmPlan(vm.name, vm.id, (), _problem(error))
         trouble = _refused(vm, disks) or shortage

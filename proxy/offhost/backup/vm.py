@@ -180,7 +180,7 @@ class _Run:
 
     async def _copy(self, session: WriteSession, base: RestorePoint | None) -> None:
         backup, settings = self._backup, self._backup.settings
-        growth = _whole(base.manifest.origin.get("snapshot_bytes")) if base else 0
+        growth = last_growth(base.manifest) if base else 0
         await check_free_space(backup.vsphere, self._vm, min_free=settings.snapshot.min_free, last_growth_bytes=growth)
         async with held(
             backup.vsphere,
@@ -359,9 +359,10 @@ def _lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: Ext
     )
 
 
-def _whole(value: object) -> int:
-    """A count of bytes as a manifest says it; nothing where it says something else."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 62 else 0
+def last_growth(point: Manifest) -> int:
+    """How many bytes the snapshot had grown to that a point was made from; 0 where that is not told."""
+    told = point.origin.get("snapshot_bytes")
+    return told if isinstance(told, int) and 0 <= told < 1 << 62 else 0
 
 
 def _refuse(vm: Vm, present: VmConfiguration) -> None:
