@@ -70,7 +70,7 @@ def test_forgetting_a_point_makes_room_on_a_full_file_system(
     assert "hint: nothing that was stored before is harmed" in said
 
     _fill(place / "filler")
-    assert shutil.disk_usage(place).free == 0
+    assert shutil.disk_usage(place).free < 64 << 10
     reads_back("first", first)
     assert (root / "reserve").exists()
     assert offhost("points", "forget", "first@latest", "--last") == 0
