@@ -410,7 +410,8 @@ def test_many_lies_at_once_harm_nobody_else(
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     world = fresh()
-    together = [lie for name, lie in {**POINTS, **DISKS, **LEAVES, **PACKS}.items() if "64 TiB of" not in name]
+    kinds = [[lie for name, lie in kind.items() if "64 TiB of" not in name] for kind in (POINTS, DISKS, LEAVES, PACKS)]
+    together = [lie for lies in kinds for lie in some(lies, 3)]
     for lie in together:
         lie(Liar(world))
     with bounded():

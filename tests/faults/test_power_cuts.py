@@ -47,7 +47,7 @@ def test_a_power_cut_at_any_moment_loses_no_committed_point(
 ) -> None:
     world = fresh()
     recorder = recorded(world, STORIES[story])
-    states = some(list(cuts(recorder.effects, template.root, DRAWS if LONG else 1)), 4)
+    states = some(list(cuts(recorder.effects, template.root, DRAWS if LONG else 1)), 2)
     count = check(template, world, states, recorder.effects)
     tally.count(f"{story}: power cut", count, count)
 
@@ -87,7 +87,7 @@ def test_what_another_process_has_put_and_not_flushed_is_not_relied_on(
         attempt(world, LocalBackend(world.root), (lambda world, repository: world.store(repository, "one", disk),))
     assert others
     states = list(cuts(recorder.effects, template.root, 1))
-    count = check(template, world, some(states, 4), recorder.effects)
+    count = check(template, world, some(states, 2), recorder.effects)
     tally.count("power cut, the pack another's", count, count)
 
 
