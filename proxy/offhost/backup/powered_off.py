@@ -144,6 +144,7 @@ class _Power:
         self.asked = False
         """The guest may be shutting down."""
         self.was_off = False
+        """It has been: whoever finds it on then need not wait for its guest."""
 
     async def go_off(self, warnings: list[str]) -> None:
         """Return when it is off. Raises: VSphereError when it is not within the time."""
@@ -168,6 +169,7 @@ class _Power:
             warnings.append(f"its guest did not shut down within {self._terms.timeout_s:.0f} s")
         warnings.append("it was switched off: its file systems are as after a power failure")
         await switch_off(self._vsphere, self.vm)
+        self.was_off = True
 
     async def _is_off_within(self, limit_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -180,6 +182,7 @@ class _Power:
 
     async def _look(self) -> str:
         self.vm = await as_it_is_now(self._vsphere, self.vm)
+        self.was_off = self.was_off or self.vm.power == "off"
         return self.vm.power
 
     async def come_back(self) -> bool:
@@ -206,7 +209,6 @@ class _Power:
                 return True
             if not await self._is_off_within(self._terms.timeout_s):
                 return False
-        self.was_off = True
         await switch_on(self._vsphere, self.vm)
         if await self._look() == "off":
             raise VSphereError(f"{self.vm.name}: vCenter shows it off after it was switched on")

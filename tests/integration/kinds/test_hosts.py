@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from offhost.errors import ConnectFailed, PermissionDenied, ReadFailed, VSphereE
 from offhost.vsphere import hosts as module
 from offhost.vsphere.hosts import EsxHost, hosts
 from offhost.vsphere.session import VSphere
+from offhost.vsphere.trust import Endpoint
 from support.vcenter import Rule, SimulatedHost, SimulatedVCenter
 
 
@@ -54,16 +56,17 @@ async def test_the_points_of_a_host_follow_one_another(backup: HostBackup, esx: 
 
 
 async def test_a_host_whose_certificate_is_not_the_one_that_vcenter_knows_is_not_believed(
-    backup: HostBackup, esx: EsxHost, served: tuple[SimulatedHost, ...], monkeypatch: pytest.MonkeyPatch
+    backup: HostBackup, esx: EsxHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if somebody else answered at the host's address: here, another host's port."""
+    """As if somebody else answered at the host's address: vCenter knows another certificate."""
     real = module._endpoint
 
-    async def of_another(vsphere: VSphere, host: EsxHost) -> object:
-        return await real(vsphere, (await hosts(vsphere))[1])
+    async def known_otherwise(vsphere: VSphere, host: EsxHost) -> Endpoint:
+        other = await real(vsphere, (await hosts(vsphere))[1])
+        return replace(await real(vsphere, host), thumbprint=other.thumbprint)
 
-    monkeypatch.setattr(module, "_endpoint", of_another)
-    with pytest.raises((ConnectFailed, ReadFailed)):
+    monkeypatch.setattr(module, "_endpoint", known_otherwise)
+    with pytest.raises(ConnectFailed, match="not the pinned one"):
         await backup.run(esx)
     assert not backup.destination.repository.points.of(esx.id)
 

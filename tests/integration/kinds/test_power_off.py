@@ -1,18 +1,28 @@
 """A VM is shut down for the backup of its folder, and started again whatever happens."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from offhost.backup.destination import Destination
+from offhost.backup.directory import FolderBackup, vm_folder
 from offhost.backup.powered_off import Away, ShuttingDown, keep, switched_off
-from offhost.errors import OffhostError, VmStaysOff, VSphereError
+from offhost.backup.report import VmReport
+from offhost.clock import SystemClock
+from offhost.daemon.switching import SwitchedOffBackup
+from offhost.errors import Conflict, GateClosed, OffhostError, VmStaysOff, VSphereError
+from offhost.ids import RunId
+from offhost.jobs.spec import SwitchingOff
+from offhost.state import State
 from offhost.vsphere.session import VSphere
 from support.sessions import found
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 ON, OFF = "poweredOn", "poweredOff"
+BackedUp = Callable[..., Awaitable[VmReport]]
 
 
 @dataclass
@@ -62,7 +72,9 @@ class Running:
 
 @pytest.fixture
 def web(vcenter: SimulatedVCenter, vsphere: VSphere) -> Running:
-    return Running(vcenter, vsphere, vcenter.create_vm("web", [DiskSpec(1 << 20)], tools_running=True))
+    return Running(
+        vcenter, vsphere, vcenter.create_vm("web", [DiskSpec(1 << 20, b"x" * (1 << 20))], tools_running=True)
+    )
 
 
 async def test_it_is_off_meanwhile_and_on_again_after(web: Running) -> None:
@@ -216,3 +228,76 @@ async def test_a_dead_run_whose_guest_is_still_shutting_down_is_waited_for(web: 
     web.vcenter.power(web.moref, on=False)
     assert await keeping
     assert (web.power, web.promise.stands) == (ON, False)
+
+
+@pytest.fixture
+def backed_up(web: Running, destination: Destination, tmp_path: Path) -> BackedUp:
+    """Backs the VM's folder up with the VM shut down; `meanwhile` happens when the first bytes were read."""
+
+    async def run(meanwhile: Callable[[], object] | None = None) -> VmReport:
+        waiting = [meanwhile] if meanwhile else []
+
+        def progress(_disk: str, done: int, _total: int) -> None:
+            if done and waiting:
+                waiting.pop()()
+
+        folder = FolderBackup(
+            destination=destination,
+            clock=SystemClock(),
+            made_by={},
+            progress=progress,
+            on_cancelled=lambda _: None,
+        )
+        switching = SwitchedOffBackup(
+            vsphere=web.vsphere,
+            vcenter="main",
+            state=State.open(tmp_path / "state"),
+            clock=SystemClock(),
+            mounts=web.vcenter.datastores,
+            terms=SwitchingOff(1, force=False),
+            run_id=RunId("1" * 32),
+            backup=folder,
+        )
+        return await switching.run(vm_folder(web.vcenter.datastores["DS1"] / "web"))
+
+    return run
+
+
+async def test_the_point_of_a_vm_that_was_shut_down_is_offline(web: Running, backed_up: BackedUp) -> None:
+    report = await backed_up()
+    assert (report.consistency, report.warnings, web.power) == ("offline", (), ON)
+
+
+async def test_a_vm_that_somebody_starts_meanwhile_makes_no_point(
+    web: Running, backed_up: BackedUp, destination: Destination
+) -> None:
+    with pytest.raises(GateClosed, match="somebody started it"):
+        await backed_up(lambda: web.vcenter.power(web.moref, on=True))
+    assert not destination.repository.points.read()[0]
+    assert web.power == ON
+
+
+async def test_a_disk_that_is_written_to_though_the_vm_is_off_makes_no_point(
+    web: Running, backed_up: BackedUp, destination: Destination
+) -> None:
+    (disk,) = web.vcenter.disks(web.moref)
+    with pytest.raises(GateClosed, match="although the VM was switched off"):
+        await backed_up(lambda: disk.extent.write_bytes(b"y" * disk.size_bytes))
+    assert not destination.repository.points.read()[0]
+    assert web.power == ON
+
+
+async def test_a_vm_is_found_by_where_it_lies_when_its_folder_does_not_tell_its_uuid(
+    web: Running, backed_up: BackedUp
+) -> None:
+    vmx = web.vcenter.datastores["DS1"] / "web" / "web.vmx"
+    vmx.write_text(vmx.read_text().replace("vc.uuid", "x"))
+    assert (await backed_up()).consistency == "offline"
+    assert "ShutdownGuest" in web.vcenter.calls().methods
+
+
+async def test_a_vm_that_a_run_works_on_is_not_shut_down(web: Running, backed_up: BackedUp, tmp_path: Path) -> None:
+    vm = await found(web.vsphere, web.moref)
+    with State.open(tmp_path / "state").claim_vm(vm.id, RunId("2" * 32)), pytest.raises(Conflict):
+        await backed_up()
+    assert "ShutdownGuest" not in web.vcenter.calls().methods
