@@ -165,8 +165,8 @@ def test_look_ups_from_several_threads_beside_writers_and_refreshes_are_right(
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
     for thread in threads:
         thread.start()
-    for start in range(2000, 5000, 100):
-        index.add(packs.new_pack(), entries_of([chunks[start : start + 100]]))
+    for start in range(2000, 5000, 250):
+        index.add(packs.new_pack(), entries_of([chunks[start : start + 250]]))
         if start % 500 == 0:
             index.refresh(frozenset(), frozenset())
     stop.set()
