@@ -65,6 +65,7 @@ def render(sittings: Sequence[Sitting], command: str, restic: str) -> str:
         "## How many times as fast as the others": _ratios(sittings),
         "## Sizes": _sizes(sittings),
         "## Beside the sum of its stages": _stages(sittings),
+        "## Where a collection's seconds go": _collection(sittings),
         "## Targets": _targets(sittings),
     }
     lines = [PREAMBLE, *_circumstances(sittings, command, restic)]
@@ -147,6 +148,14 @@ def _sizes(sittings: Sequence[Sitting]) -> list[str]:
 
 def _stages(sittings: Sequence[Sitting]) -> list[str]:
     return table(_middle_stages(sittings))
+
+
+def _collection(sittings: Sequence[Sitting]) -> list[str]:
+    phases = list(dict.fromkeys(phase for sitting in sittings for phase in sitting.collection_s))
+    rows = ["| offhost's phase | s |", "|---|---|"]
+    return rows + [
+        f"| {phase} | {median(each.collection_s.get(phase, 0) for each in sittings):.2f} |" for phase in phases
+    ]
 
 
 def _middle_stages(sittings: Sequence[Sitting]) -> list[Together]:

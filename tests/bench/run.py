@@ -56,7 +56,9 @@ def sit(disks: dict[str, Path], borg_program: Path, restic_program: Path, work: 
     sitting.note("verify every byte", CHECKED, checked.verify())
     sitting.note("verify every byte", BORG, borg.verify())
     sitting.note("verify every byte", RESTIC, restic.verify())
-    sitting.note("forget and collect", CHECKED, _both(checked.forget([first, again]), checked.collect()))
+    forgotten = checked.forget([first, again])
+    collected, sitting.collection_s = checked.collect()
+    sitting.note("forget and collect", CHECKED, _both(forgotten, collected))
     sitting.note("forget and collect", BORG, _both(borg.forget(["A", "A-again"]), borg.collect()))
     sitting.note("forget and collect", RESTIC, _both(restic.forget(["A", "A-again"]), restic.collect()))
     sitting.collected_bytes |= {who: folder_bytes(repository) for who, repository in weighed.items()}

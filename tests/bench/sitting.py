@@ -25,6 +25,7 @@ class Sitting:
     costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
     repository_bytes: dict[str, int] = field(default_factory=dict)
     collected_bytes: dict[str, int] = field(default_factory=dict)
+    collection_s: dict[str, float] = field(default_factory=dict)
     stages: list[Together] = field(default_factory=list)
 
     def note(self, step: str, contestant: str, cost: Cost) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.collection import phases
 from bench.disks import GRAIN_BYTES, changed_areas, used_bytes
 from bench.measure import CommandFailed, Cost, run
 from bench.report import SPEED_TARGETS, inserted, render
 from bench.sitting import BORG, CHECKED, RESTIC, UNCHECKED, Sitting
 from bench.stages import Together
+from offhost.chunking.workers import SpanWorkers
 from offhost.extents import Extent
+from support.repositories import Memory, back_up, make, noise, opened
 
 MIB = 1 << 20
 
@@ -92,3 +95,15 @@ def test_what_people_wrote_around_the_figures_survives_the_next_report() -> None
     later = inserted(report, "second")
     assert "first" not in later
     assert later == report.replace("first", "second")
+
+
+@pytest.mark.slow
+def test_a_collection_says_where_its_seconds_go(tmp_path: Path) -> None:
+    root = make(tmp_path / "repository")
+    with opened(root) as repository, SpanWorkers(1) as workers:
+        gone = back_up(repository, Memory(noise(1, 1 << 20)), workers, name="gone")
+        back_up(repository, Memory(noise(2, 1 << 20)), workers, name="kept")
+        repository.marks.forget(gone.id, "by hand")
+        spent = phases(repository)
+        assert set(spent) >= {"mark 2 points, twice", "look into what is condemned", "rewrite", "sweep"}
+        assert len(repository.points.all()) == 1
