@@ -49,10 +49,11 @@ func (v *vcenter) goOff(vm *simulator.VirtualMachine) {
 	}
 }
 
-// poweredOn lets a guest that was shut down come up again with its Tools.
+// poweredOn lets a guest that was shut down come up again with its Tools, and runs what the VM boots into.
 func (v *vcenter) poweredOn(vm *simulator.VirtualMachine) {
 	v.stun(vm)
 	if v.startTools[vm.Self.Value] {
 		setTools(vm, true)
 	}
+	v.boot(vm)
 }

@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from offhost.acceptance.life import Acceptance
+from offhost.acceptance.verdict import Step
 from offhost.aio import in_own_thread, in_thread, shielded
 from offhost.backup.destination import Destination
 from offhost.backup.directory import FolderBackup, VmFolder, folder_plan, vm_folder
@@ -30,7 +32,7 @@ from offhost.daemon.switching import SwitchedOffBackup, keep_promises
 from offhost.daemon.unlocking import unlock_described
 from offhost.errors import Conflict, NotFound, OffhostError
 from offhost.events import DiskProgress, Events, TrackingLied
-from offhost.ids import RunId, VmId
+from offhost.ids import RunId, VmId, random_id
 from offhost.jobs.engine import VmEngine
 from offhost.jobs.hosts import selected_hosts
 from offhost.jobs.selection import Selection, selected, tags_asked
@@ -107,6 +109,21 @@ class Engine:
         """Restores VMs into a vCenter; `progress` is told a disk's label, bytes done and bytes in all."""
         session = await self.session(vcenter)
         return VmRestore(session, self._folder(vcenter, session), self._mounts(vcenter), self._workers, progress)
+
+    async def acceptance(
+        self, vcenter: str, progress: Callable[[str, int, int], None], told: Callable[[Step], object]
+    ) -> Acceptance:
+        """Shows with a VM of its own that a vCenter can be backed up and restored to."""
+        session = await self.session(vcenter)
+        return Acceptance(
+            vsphere=session,
+            restore=await self.way_back(vcenter, progress),
+            transports=[DatastoreTransport(self._mounts(vcenter)), HttpsTransport(self._folder(vcenter, session))],
+            owner=Owner(self._state.installation, RunId(random_id())),
+            clock=self._clock,
+            room=self._state.path,
+            told=told,
+        )
 
     async def select(self, job: JobSpec) -> Selection:
         """What the job means, now."""

@@ -91,6 +91,11 @@ async def unregister_vm(vsphere: VSphere, vm: Vm) -> None:
     await vsphere.change(lambda live: live.vm(vm.moref).Unregister(), f"unregistering the VM {vm.name}")
 
 
+async def destroy_vm(vsphere: VSphere, vm: Vm) -> None:
+    """Delete a VM, which must be powered off, with all its files."""
+    await finished(vsphere, lambda live: live.vm(vm.moref).Destroy(), f"deleting the VM {vm.name}")
+
+
 async def make_directory(vsphere: VSphere, path: str) -> None:
     """Make a directory `[datastore] folder`. Raises: Conflict when it is there already; VSphereError."""
     datacenter = await _datacenter(vsphere, path)
