@@ -21,6 +21,7 @@ from offhost.chunking.spans import SPAN_BYTES, ChunkRef, SpanMap, identify
 from offhost.errors import IntegrityError, Stopped
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import ChunkId
+from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.diskmap import DiskMap
 
 _log = logging.getLogger(__name__)
@@ -117,10 +118,11 @@ def sample(
     compared: Comparison,
     stop: threading.Event,
     *,
+    paces: Paces = UNBOUND,
     sampling: Sampling = Sampling(),
     chance: random.Random = _CHANCE,
 ) -> Audited:
-    """Read blocks of what is held and said to be unchanged, and compare. Blocking.
+    """Read blocks of what is held and said to be unchanged, no faster than `paces` allow, and compare. Blocking.
 
     Whole chunks are read, so up to a chunk more at both ends of a block.
     Raises: ReadFailed and what the source raises; Stopped.
@@ -129,6 +131,7 @@ def sample(
     unreported: list[Extent] = []
     compared_bytes = 0
     for block in _drawn(pool, sampling, chance):
+        paces.take(block.total_bytes, stop)
         if stop.is_set():
             raise Stopped("the audit was stopped")
         compared_bytes += block.total_bytes

@@ -287,7 +287,8 @@ class _Run:
         compared = reading.compared(self._backup.destination) if reading.audit == "sample" else None
         if compared is None:
             return None
-        return await snap.reading(sample, opened.source, compared, self._stop, interrupt=self._stop.set)
+        work = partial(sample, paces=self._paces())
+        return await snap.reading(work, opened.source, compared, self._stop, interrupt=self._stop.set)
 
     def _lied(self, snap: HeldSnapshot, copied: _Copied) -> None:
         """Change tracking did not report what had changed: say so everywhere, and have it begun anew."""

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from functools import partial
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from offhost.backup import vm as backup_vm
 from offhost.backup.audit import Audited, AuditPolicy, AuditRead, Comparison, Sampling, sample
 from offhost.blockio import ReadAt
+from offhost.pacing import Paces
 from support.backed_up_vms import BackedUpVm
 from support.repositories import noise
 from support.vcenter import DiskSpec
@@ -159,8 +161,9 @@ async def test_a_sample_finds_what_it_says_it_finds(web: BackedUpVm, monkeypatch
         lie(large, at * GRAIN, GRAIN)
     found = list[bool]()
 
-    def sampled(source: ReadAt, compared: Comparison, stop: threading.Event) -> Audited:
-        samples = [sample(source, compared, stop, sampling=Sampling(32, GRAIN), chance=Random(at)) for at in range(50)]
+    def sampled(source: ReadAt, compared: Comparison, stop: threading.Event, *, paces: Paces) -> Audited:
+        drawn = partial(sample, source, compared, stop, paces=paces, sampling=Sampling(32, GRAIN))
+        samples = [drawn(chance=Random(at)) for at in range(50)]
         found.extend(bool(one.unreported) for one in samples)
         assert all(one.compared_bytes == 32 * GRAIN for one in samples)
         return samples[0]

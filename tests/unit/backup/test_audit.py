@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from offhost.backup.audit import Comparison, Sampling, sample
 from offhost.chunking.recut import ReadRange
 from offhost.chunking.spans import SPAN_BYTES
+from offhost.clock import SystemClock
 from offhost.errors import Stopped
 from offhost.extents import Extent, ExtentMap
+from offhost.pacing import Pace, Paces
 from offhost.repository.points.diskmap import DiskMap
 
 SIZE = 3 * SPAN_BYTES + 12345
@@ -108,6 +110,24 @@ def test_each_sample_looks_elsewhere_until_all_was_looked_at() -> None:
     for seed in range(60):
         seen = seen.union(ExtentMap(looked_at(whole, ExtentMap(), blocks=8, seed=seed)[0].at))
     assert seen == whole
+
+
+class Counted(Pace):
+    """Lets everything through, and writes down how much."""
+
+    def __init__(self) -> None:
+        super().__init__(None, SystemClock())
+        self.taken: list[int] = []
+
+    def take(self, count: int, stop: threading.Event, flow: str = "") -> None:
+        self.taken.append(count)
+
+
+def test_a_sample_asks_for_each_block_before_it_is_read() -> None:
+    pace, looked = Counted(), cast(Comparison, Looked(ExtentMap()))
+    whole = Held(ExtentMap([Extent(0, 32 << 20)]))
+    sample(whole, looked, threading.Event(), paces=Paces((pace,)), sampling=Sampling(8, BLOCK))
+    assert pace.taken == [BLOCK] * 8
 
 
 def test_a_sample_stops_when_the_run_does() -> None:
