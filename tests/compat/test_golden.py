@@ -35,7 +35,11 @@ def test_there_are_golden_repositories() -> None:
     assert [archive.name.partition(".")[0] for archive in ARCHIVES] == sorted(GOLDEN)
 
 
-@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda archive: archive.name)
+@pytest.mark.parametrize(
+    "archive",
+    [pytest.param(path, marks=pytest.mark.slow if "-full." in path.name else ()) for path in ARCHIVES],
+    ids=lambda path: path.name,
+)
 def test_a_golden_repository_reads_back_and_takes_a_new_point(archive: Path, tmp_path: Path) -> None:
     root, name = unpack(archive, tmp_path), archive.name.partition(".")[0]
     if name == "format-1-full":

@@ -88,7 +88,7 @@ def test_a_damaged_copy_that_was_just_stored_is_known_as_such(packs: IndexedPack
 copies = st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30, unique=True), min_size=1, max_size=8)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(held=copies, batches=st.integers(1, 4), remembered=st.booleans())
 def test_the_census_names_every_copy(
     tmp_path_factory: pytest.TempPathFactory, held: list[list[int]], batches: int, remembered: bool
