@@ -85,6 +85,7 @@ class HeldSnapshot:
         self._manifest = taken.snapshot.vss_manifest if taken else None
         self._transports = transports
         self._opened: list[tuple[OpenDisk, str]] = []
+        self._reverted: dict[str, bool] = {}
         self._closed = False
         self._abandon = Abandon(hung_after_s, self._abandoned)
         self.abandoned = False
@@ -119,6 +120,11 @@ class HeldSnapshot:
         have been taken, reverted to and removed in between. When the events cannot be read, that is a warning and the
         answer is yes.
         """
+        if endpoint_time not in self._reverted:  # asked for each disk, and of the same time for most
+            self._reverted[endpoint_time] = await self._reverted_since(endpoint_time)
+        return self._reverted[endpoint_time]
+
+    async def _reverted_since(self, endpoint_time: str) -> bool:
         try:
             since = datetime.fromisoformat(endpoint_time)
         except ValueError:
