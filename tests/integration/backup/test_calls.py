@@ -1,4 +1,7 @@
-"""What a backup asks of vCenter: few calls, and hardly more for more disks, since each takes its time: 100 ms, say, and 42 of them are four seconds."""
+"""What a backup asks of vCenter: few calls, and hardly more for more disks.
+
+Where a call takes 100 ms, 42 of them are four seconds.
+"""
 
 import pytest
 
