@@ -146,12 +146,13 @@ class FolderImages:
         return "offline", ()
 
 
-def folder_plan(folder: VmFolder) -> VmPlan:
+def folder_plan(folder: VmFolder, *, switched_off: bool) -> VmPlan:
     """What a backup would do to each disk. A failure to find out is in the plan. Blocking."""
+    reason = f"{WHOLE}; the VM is shut down meanwhile, if it runs" if switched_off else WHOLE
     try:
         with open_folder(folder.path) as opened:
             disks = tuple(
-                DiskPlan(key, disk.files[0].name, disk.size_bytes, "full", WHOLE, "file", ())
+                DiskPlan(key, disk.files[0].name, disk.size_bytes, "full", reason, "file", ())
                 for key, disk in opened.disks.items()
             )
     except OffhostError as error:

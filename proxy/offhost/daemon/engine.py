@@ -192,7 +192,8 @@ class Engine:
     async def _plan_one(self, job: JobSpec, subject: Subject) -> VmPlan:
         match subject:
             case VmFolder():
-                return await in_thread(folder_plan, subject)
+                switched_off = job.folder is not None and job.folder.switching_off is not None
+                return await in_thread(partial(folder_plan, subject, switched_off=switched_off))
             case EsxHost():
                 return host_plan(subject)
         raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")

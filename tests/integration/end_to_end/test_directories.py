@@ -73,6 +73,15 @@ def test_a_folder_as_it_is_asks_vcenter_nothing_and_reads_the_whole_chain(site: 
     assert site.restored(str(point["id"])) == site.seen()
 
 
+def test_a_plan_says_that_the_vm_is_shut_down_and_touches_nothing(off_job: Site) -> None:
+    site = off_job
+    site.vcenter.calls(reset=True)
+    said = site.offhost("jobs", "plan", "folder")
+    assert said.code == 0, said
+    assert "the VM is shut down meanwhile" in said.out
+    assert (power(site), "ShutdownGuest" in site.vcenter.calls().methods) == (ON, False)
+
+
 def test_a_vm_is_shut_down_read_and_started_again(off_job: Site) -> None:
     site = off_job
     said = run(site)

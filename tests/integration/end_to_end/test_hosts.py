@@ -30,7 +30,7 @@ def test_a_job_backs_its_hosts_up_and_retention_works_on_them(site: Site, served
     said = site.offhost("jobs", "run", "hosts")
     assert said.code == 0, said
     listed = json.loads(site.offhost("--repo", "main", "points", "list", "--json").out)
-    assert [(point["vm"], point["kind"], point["disks"]) for point in listed] == [
+    assert sorted((point["vm"], point["kind"], point["disks"]) for point in listed) == [
         (served[0].name, "host", []),
         (served[1].name, "host", []),
     ]
