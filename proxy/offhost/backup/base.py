@@ -38,6 +38,8 @@ class Source:
     """When it was last read in full, by this proxy's clock; None when that is not known."""
     audited_at: str | None
     """When all of it, or a sample of what was said to be unchanged, was last compared with the disk."""
+    lied: str | None = None
+    """The UUID of the change tracking that an audit caught lying, until it is another."""
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -53,7 +55,7 @@ class Source:
             "mode": self.mode,
             "full_at": self.full_at,
             "audited_at": self.audited_at,
-        }
+        } | ({"lied": self.lied} if self.lied else {})
 
 
 def source_of(
@@ -64,6 +66,7 @@ def source_of(
     mode: ReadMode = "full",
     full_at: str | None = None,
     audited_at: str | None = None,
+    lied: bool = False,
 ) -> Source:
     """What to remember of a disk of a snapshot."""
     backing = disk.backing
@@ -79,7 +82,19 @@ def source_of(
         mode=mode,
         full_at=full_at,
         audited_at=audited_at,
+        lied=_tracking(disk) if lied else None,
     )
+
+
+def still_lies(disk: Disk, known: PointDisk | None) -> bool:
+    """Whether change tracking on the disk is the one that an audit caught lying: it was not begun anew since."""
+    lied = known.source.get("lied") if known else None
+    return bool(lied) and lied == _tracking(disk)
+
+
+def _tracking(disk: Disk) -> str | None:
+    """What a change id has before its sequence: another after each switching on."""
+    return disk.change_id.partition("/")[0] if disk.change_id else None
 
 
 def due(last: object, every: timedelta, now: datetime) -> bool:
@@ -143,6 +158,7 @@ def full_read_reason(
         (base.map.cutter != cutter, f"its last backup was cut by {base.map.cutter}, this one by {cutter}"),
         (not disk.change_id, "change tracking is not active on it"),
         (not known.get("change_id"), "change tracking was not active at its last backup"),
+        (still_lies(disk, base), "an audit caught its change tracking lying, which was not begun anew since"),
         (known.get("uuid") != disk.backing.uuid, "it is another disk than at its last backup: its UUID differs"),
         (known.get("device_key") != disk.device_key, "it was attached anew since its last backup"),
         (base.size_bytes != disk.capacity_bytes, f"its size was {base.size_bytes} bytes, now {disk.capacity_bytes}"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from offhost.aio import guarded, in_thread, shielded, threaded
 from offhost.backup.audit import Audited, sample
-from offhost.backup.base import source_of
+from offhost.backup.base import source_of, still_lies
 from offhost.backup.copy import DiskCopy, healed, settle
 from offhost.backup.destination import Destination
 from offhost.backup.latency import LatencyGuard, LatencyLimit
@@ -323,7 +323,10 @@ class _Run:
         for copied in self._copied:
             reading = copied.reading
             times = reading.times(snap.taken_at.isoformat())
-            source = source_of(copied.disk, snap.lineage, snap.endpoint_time.isoformat(), mode=reading.mode, **times)
+            lied = bool(copied.unreported) or still_lies(copied.disk, reading.known)
+            source = source_of(
+                copied.disk, snap.lineage, snap.endpoint_time.isoformat(), mode=reading.mode, lied=lied, **times
+            )
             disks.append(PointDisk(copied.disk.key, copied.disk.label, copied.copy.finish(), source.to_json()))
         modes = {copied.reading.mode for copied in self._copied}
         return Manifest(

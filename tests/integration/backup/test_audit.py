@@ -64,6 +64,24 @@ async def test_tracking_that_lied_is_begun_anew(web: BackedUpVm) -> None:
     assert (await web.run(audit=ALL, days_later=33)).disks[0].mode == "incremental"
 
 
+async def test_tracking_that_lied_and_cannot_be_begun_anew_is_not_believed_again(web: BackedUpVm) -> None:
+    await web.run(audit=ALL)
+    theirs = web.vcenter.create_foreign_snapshot(web.moref)
+    lie(web, 10 * GRAIN, GRAIN)
+    report = await web.run(audit=ALL, days_later=31)
+    assert any("could not be renewed" in warning for warning in report.warnings)
+    for day in (32, 33):
+        after = await web.run(audit=ALL, days_later=day)
+        assert after.disks[0].mode == "full"
+        assert "caught its change tracking lying" in (after.disks[0].reason or "")
+        assert web.content(after) == web.seen_by_guest()
+    web.vcenter.remove_snapshot(web.moref, theirs)
+    web.vcenter.set_change_tracking(web.moref, on=False)
+    web.vcenter.remove_snapshot(web.moref, web.vcenter.create_foreign_snapshot(web.moref))
+    await web.run(audit=ALL, days_later=34)
+    assert (await web.run(audit=ALL, days_later=35)).disks[0].mode == "incremental"
+
+
 async def test_a_lie_found_again_in_an_old_point_is_found_too(web: BackedUpVm) -> None:
     """The lie was told to an earlier run, whose point is the base by now: it is in no areas of this run's."""
     await web.run(audit=ALL)

@@ -48,6 +48,10 @@ def test_without_a_doubt_the_changes_are_enough() -> None:
     assert reason() is None
 
 
+def test_tracking_that_was_begun_anew_after_a_lie_is_believed_as_any_other() -> None:
+    assert reason(base=replace(BASE, source=BASE.source | {"lied": "52 aa"})) is None
+
+
 def test_a_snapshot_taken_above_the_base_is_no_doubt() -> None:
     assert reason(lineage=(*LINEAGE, "snapshot-2@2026-01-02T00:00:00Z")) is None
 
@@ -63,6 +67,7 @@ def test_a_snapshot_taken_above_the_base_is_no_doubt() -> None:
         (replace(DISK, capacity_bytes=2 << 20), BASE, {}, "its size was"),
         (DISK, BASE, {"lineage": ()}, "do not descend"),
         (DISK, BASE, {"lineage": ("snapshot-1@2026-01-03T00:00:00Z",)}, "do not descend"),
+        (DISK, replace(BASE, source=BASE.source | {"lied": "52 de"}), {}, "caught its change tracking lying"),
         (DISK, BASE, {"reverted": True}, "reverted"),
         (DISK, BASE, {"cutter": "page-2"}, "cut by"),
         (DISK, replace(BASE, source={}), {}, "not active at its last"),
