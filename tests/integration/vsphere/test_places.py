@@ -10,8 +10,9 @@ from offhost.ids import InstallationId, RunId
 from offhost.vsphere.inventory import as_it_is_now, find, listing, vms
 from offhost.vsphere.marker import annotation
 from offhost.vsphere.session import VSphere
+from offhost.vsphere.survey import survey
 from support.pyvmomi_client import PlainClient
-from support.vcenter import SimulatedVCenter
+from support.vcenter import DiskSpec, SimulatedVCenter
 
 pytestmark = pytest.mark.vsim
 
@@ -71,6 +72,17 @@ async def test_a_vm_without_a_configuration_is_listed_with_what_is_known_of_it(
     assert [vm.name for vm in found.vms] == ["web"]
     (stray,) = found.strays
     assert (stray.name, stray.folder, stray.moref, stray.connection) == ("lost", "/DC0/vm/Production", lost, "orphaned")
+
+
+async def test_a_vm_that_goes_while_many_are_surveyed_does_not_keep_the_others_back(
+    vcenter: SimulatedVCenter, vsphere: VSphere
+) -> None:
+    morefs = [vcenter.create_vm(name, [DiskSpec(1 << 20)], powered_on=False) for name in ("one", "two", "three")]
+    listed = await vms(vsphere)
+    vcenter.destroy_vm(morefs[1])
+    surveyed = await survey(vsphere, listed)
+    assert set(surveyed) == {morefs[0], morefs[2]}
+    assert all(len(one.disks) == 1 for one in surveyed.values())
 
 
 @pytest.mark.parametrize("state", ["disconnected", "inaccessible", "orphaned", "invalid"])
