@@ -32,6 +32,8 @@ DISK = DiskRow(
     new_bytes=8,
     stored_bytes=4,
     host_bytes=0,
+    audited_bytes=2**40,
+    unreported_bytes=65536,
 )
 VM = VmRow(
     vm="web01",

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from offhost.events import DiskProgress, Event, Events, RunEnded, RunStarted, VmEnded
+from offhost.events import DiskProgress, Event, Events, RunEnded, RunStarted, TrackingLied, VmEnded
 from offhost.ids import RunId
 from offhost.metrics import Metrics
 
@@ -35,6 +35,11 @@ def test_bytes_are_summed_over_vms_by_what_was_done_with_them() -> None:
     assert 'offhost_vms_total{job="nightly",result="failed"} 1.0' in lines
     assert 'offhost_bytes_total{job="nightly",what="read"} 30.0' in lines
     assert 'offhost_bytes_total{job="nightly",what="host"} 0.0' in lines
+
+
+def test_lies_of_change_tracking_are_counted() -> None:
+    lie = TrackingLied(RUN, "nightly", vm="web01", disk="Hard disk 1", unreported_bytes=65536)
+    assert 'offhost_change_tracking_lies_total{job="nightly"} 2.0' in exposed(lie, lie)
 
 
 def test_progress_makes_no_series() -> None:
