@@ -94,7 +94,7 @@ def _left_out(job: JobSpec, vm: Vm, tagged: Tagged, opt_out_tag: str | None) -> 
 
 def _idle(job: JobSpec, listing: Listing, tagged: Tagged) -> list[str]:
     """A rule that includes nothing is a slip of the pen more often than not."""
-    everything = (*listing.vms, *listing.strays)
+    everything: list[Vm | Stray] = [*listing.vms, *listing.strays]
     return [
         f"`include` names no VM with {rule}"
         for rule in job.include

@@ -6,6 +6,7 @@ objects for a thousand VMs take hundreds of MiB. Does not own: one VM's configur
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pyVmomi import vim, vmodl
 
@@ -37,7 +38,7 @@ async def survey(vsphere: VSphere, vms: Sequence[Vm]) -> dict[str, Surveyed]:
     found: dict[str, Surveyed] = {}
     for at in range(0, len(vms), _BATCH_VMS):
         refs = [vm.moref for vm in vms[at : at + _BATCH_VMS]]
-        found |= await vsphere.read(lambda live, refs=refs: _batch(live, refs), "reading the disks of many VMs")
+        found |= await vsphere.read(partial(_batch, refs=refs), "reading the disks of many VMs")
     return found
 
 

@@ -76,7 +76,7 @@ async def test_the_bearers_of_tags_are_told_by_pattern(
 async def test_asking_for_tags_costs_no_more_for_more_vms(
     vcenter: SimulatedVCenter, vsphere: VSphere, gold: dict[str, str]
 ) -> None:
-    costs = []
+    costs: list[int] = []
     for name in ("one", "two", "three"):
         await attach_tags(vsphere, await found(vsphere, vcenter.create_vm(name)), [gold])
         vcenter.calls(reset=True)

@@ -115,6 +115,7 @@ async def test_what_cannot_be_answered_is_a_problem_with_a_code(
 
 async def test_a_plan_is_told_and_begins_nothing(browser: Browser, catalog: Catalog) -> None:
     plan = await get(browser, "/api/v1/jobs/nightly/plan")
+    assert isinstance(plan["vms"], list)
     assert [vm["vm"] for vm in plan["vms"]] == ["web01", "web02"]
     assert (plan["job"], plan["left_out"], plan["warnings"]) == ("nightly", [], [])
     assert catalog.runs(limit=1) == []
