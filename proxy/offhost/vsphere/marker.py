@@ -1,4 +1,4 @@
-"""How a VM that offhost itself made, for a verification, an instant restore or an acceptance, is told from the VMs of its users.
+"""How a VM that offhost itself made, to verify, restore or accept, is told from the VMs of its users.
 
 Owns: the mark, which stands at the beginning of the VM's annotation: there administrators see it, and it is read for
 thousands of VMs at the cost of a line each, where extraConfig would be read whole. Does not own: what becomes of such

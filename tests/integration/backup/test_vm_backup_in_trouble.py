@@ -18,6 +18,7 @@ from offhost.clock import SystemClock
 from offhost.errors import NoSpace
 from offhost.ids import RunId
 from offhost.repository.repository import Repository
+from offhost.snapshot.growth import SnapshotLimits
 from offhost.snapshot.held import held
 from offhost.snapshot.removal import Patience
 from offhost.vsphere.configuration import configuration
@@ -148,27 +149,23 @@ class TestWhile:
         assert report.point is None
         assert any("could not be removed" in warning for warning in report.warnings)
 
-    async def test_a_vcenter_that_does_not_answer_for_a_while_does_not_end_the_run(
-        self, web: BackedUpVm, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(vm_backup, "_SPACE_CHECK_EVERY_S", 0.02)
-
+    async def test_a_vcenter_that_does_not_answer_for_a_while_does_not_end_the_run(self, web: BackedUpVm) -> None:
         def outage() -> None:
             web.vcenter.rules([Rule("*", mode="http503")])
             time.sleep(0.5)
             web.vcenter.rules([])
 
-        report = await web.run(transports=[Interrupted(mounted(web.vcenter)[0], outage)])
+        limits = SnapshotLimits(0.0, look_every_s=0.02)
+        report = await web.run(transports=[Interrupted(mounted(web.vcenter)[0], outage)], snapshot=limits)
         assert web.content(report) == web.seen_by_guest()
 
-    async def test_a_datastore_that_fills_up_does(self, web: BackedUpVm, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(vm_backup, "_SPACE_CHECK_EVERY_S", 0.02)
-
+    async def test_a_datastore_that_fills_up_does(self, web: BackedUpVm) -> None:
         def fills_up() -> None:
             web.vcenter.set_free_space("DS1", free_bytes=1, capacity_bytes=100 << 30)
             time.sleep(0.5)
 
-        report = await web.run(transports=[Interrupted(mounted(web.vcenter)[0], fills_up)], min_free=0.001)
+        limits = SnapshotLimits(0.001, look_every_s=0.02)
+        report = await web.run(transports=[Interrupted(mounted(web.vcenter)[0], fills_up)], snapshot=limits)
         assert report.problem is not None
         assert report.problem.code == "datastore_low_space"
         assert web.snapshots() == []

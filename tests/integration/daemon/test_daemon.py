@@ -185,7 +185,7 @@ def test_check_tells_every_mistake_on_a_line_of_its_own(offhost: Offhost, file: 
         "error: jobs.d/nightly.yaml:2:7: kind: `files` is not supported yet",
     ]
     mistakes = json.loads(offhost("check", "--json").stdout)["error"]["mistakes"]
-    assert len(mistakes) == 4
+    assert len(mistakes) == 2
 
 
 def test_check_follows_secrets_and_does_not_show_them(offhost: Offhost, monkeypatch: pytest.MonkeyPatch) -> None:
