@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -413,6 +413,12 @@ class SimulatedVCenter:
     def stick_consolidation(self, vm: str, stuck: bool = True) -> None:
         """Let removed snapshots leave their deltas, as when a disk is locked, until ConsolidateVMDisks_Task."""
         self._command("stick_consolidation", vm=vm, flag=stuck)
+
+    # --- accounts
+
+    def set_role(self, user: str, password: str, privileges: Collection[str]) -> None:
+        """Let somebody log in who has exactly these privileges everywhere, beside those that every role has."""
+        self._command("role", name=user, description=password, privileges=sorted(privileges))
 
     # --- troubles
 

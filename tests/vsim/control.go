@@ -38,6 +38,7 @@ type command struct {
 	CPUs        int32      `json:"cpus"`
 	SharedBus   string     `json:"shared_bus"`
 	Tracking    bool       `json:"change_tracking"`
+	Privileges  []string   `json:"privileges"`
 }
 
 type diskSpec struct {
@@ -90,6 +91,9 @@ func (v *vcenter) carryOut(line []byte) (result interface{}, err error) {
 		return answer{}, nil
 	case "calls":
 		return v.journal.copy(c.Flag), nil
+	case "role":
+		v.roles.set(c.Name, c.Description, c.Privileges)
+		return answer{}, nil
 	case "create_vm":
 		return v.createVM(c)
 	case "serve_hosts":

@@ -24,6 +24,10 @@ func (v *vcenter) serveFolder(w http.ResponseWriter, r *http.Request) {
 		counted.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	if v.roles.lacks(v.sessions.user(r), folderNeeds(r.Method)...) != "" {
+		counted.WriteHeader(http.StatusForbidden)
+		return
+	}
 	ds := findDatastore(r.URL.Query().Get("dsName"))
 	if ds == nil || strings.Trim(r.URL.Query().Get("dcPath"), "/") != datacenter.Name || ds.Summary.Type == "vsan" {
 		http.NotFound(counted, r)

@@ -66,13 +66,14 @@ func main() {
 	}
 
 	v := &vcenter{
-		service: service, stock: service.ServeMux, sessions: newSessions(), trackers: map[string]*tracker{},
+		service: service, administrator: service.Listen.User, stock: service.ServeMux, sessions: newSessions(), trackers: map[string]*tracker{},
 		hosts: hosts{servers: map[string]*esxHost{}}, shutdowns: map[string]time.Duration{}, startTools: map[string]bool{}, unreported: map[string][]span{}, quiescing: newQuiescing(),
 		areasPerCall: 2000, stuck: map[string]bool{}, latencies: map[string]int64{},
 	}
 	for _, entity := range simulator.Map.All("VirtualMachine") {
 		check(v.reconfigured(entity.(*simulator.VirtualMachine)))
 	}
+	service.Listen.User = nil // who may log in is for the front to say: the stock simulator has one account
 	certificate, thumbprint := newCertificate()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
 	check(err)

@@ -13,11 +13,12 @@ import (
 type sessions struct {
 	mu      sync.Mutex
 	lastUse map[string]time.Time
-	idle    time.Duration // 0: a session never expires
+	users   map[string]string // whose each is, by the SOAP session's cookie or the REST session's id
+	idle    time.Duration     // 0: a session never expires
 }
 
 func newSessions() *sessions {
-	return &sessions{lastUse: map[string]time.Time{}}
+	return &sessions{lastUse: map[string]time.Time{}, users: map[string]string{}}
 }
 
 // known says whether the request carries a live session, and counts the request as a use of it.
@@ -51,15 +52,34 @@ func (s *sessions) touch(r *http.Request) {
 	}
 }
 
-// learn remembers a session that a reply of the stock simulator has just opened.
-func (s *sessions) learn(reply *http.Response) {
+// learn remembers a session that a reply of the stock simulator has just opened for that user.
+func (s *sessions) learn(reply *http.Response, user string) {
 	for _, cookie := range reply.Cookies() {
 		if cookie.Name == soap.SessionCookieName {
 			s.mu.Lock()
 			s.lastUse[cookie.Value] = time.Now()
+			s.users[cookie.Value] = user
 			s.mu.Unlock()
 		}
 	}
+}
+
+// user is whose session the request carries, "" when none that is known.
+func (s *sessions) user(r *http.Request) string {
+	id := r.Header.Get(restSessionHeader)
+	if cookie, err := r.Cookie(soap.SessionCookieName); err == nil {
+		id = cookie.Value
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.users[id]
+}
+
+// learnREST remembers whose a session of vAPI is.
+func (s *sessions) learnREST(id, user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[id] = user
 }
 
 func (s *sessions) forget(r *http.Request) {

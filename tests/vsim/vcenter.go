@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -21,12 +22,14 @@ var typeOf = types.TypeFunc()
 // vcenter stands in front of the stock simulator: it holds clients to a real vCenter's rules, answers what the stock
 // one does not know, passes the rest on, and then does to the disks what the stock one leaves undone.
 type vcenter struct {
-	service  *simulator.Service
-	stock    http.Handler
-	sessions *sessions
-	rules    rules
-	journal  journal
-	hosts    hosts
+	service       *simulator.Service
+	administrator *url.Userinfo
+	stock         http.Handler
+	sessions      *sessions
+	roles         roles
+	rules         rules
+	journal       journal
+	hosts         hosts
 
 	// mu makes one operation on disks at a time, and guards all below. It is never held across any other call: the
 	// stock simulator locks by object, and a waiting WaitForUpdatesEx keeps its lock until a task of ours has ended.
@@ -75,6 +78,14 @@ func (v *vcenter) serveSDK(w http.ResponseWriter, r *http.Request) {
 	if !q.loggedIn && !openToAll(q) {
 		sendFault(w, "NotAuthenticated", "The session is not authenticated.",
 			fmt.Sprintf(`<object type="%s">%s</object><privilegeId>System.View</privilegeId>`, q.this.Type, escape(q.this.Value)))
+		return
+	}
+	if login, ok := q.args.(*types.Login); ok && !v.mayLogIn(login.UserName, login.Password) {
+		sendFault(w, "InvalidLogin", "Cannot complete login due to an incorrect user name or password.", "")
+		return
+	}
+	if privilege := v.roles.lacks(v.sessions.user(r), privilegesOf(q)...); privilege != "" {
+		sendNoPermission(w, q, privilege)
 		return
 	}
 	if snapshot := findSnapshot(q.this); snapshot != nil {
@@ -135,9 +146,26 @@ func (q *request) stockMethod() string {
 	return q.method
 }
 
+// user is who logs in with the call.
+func (q *request) user() string {
+	if login, ok := q.args.(*types.Login); ok {
+		return login.UserName
+	}
+	return ""
+}
+
+// mayLogIn: the administrator, and whoever has a role, each with the own password.
+func (v *vcenter) mayLogIn(user, password string) bool {
+	if found, limited := v.roles.find(user); limited {
+		return found.password == password
+	}
+	right, _ := v.administrator.Password()
+	return user == v.administrator.Username() && password == right
+}
+
 func (v *vcenter) serve(w http.ResponseWriter, q *request) {
 	reply := v.perform(q)
-	v.sessions.learn(reply.Result())
+	v.sessions.learn(reply.Result(), q.user())
 	v.sessions.touch(q.http)
 	if q.method == "Logout" {
 		v.sessions.forget(q.http)
@@ -178,6 +206,9 @@ func (v *vcenter) perform(q *request) *httptest.ResponseRecorder {
 		}
 	case *types.QueryPerf:
 		v.queryPerf(reply, args)
+		return reply
+	}
+	if v.answerOnPrivileges(reply, q) {
 		return reply
 	}
 	if args, ok := q.args.(*types.RetrievePropertiesEx); ok {
