@@ -63,7 +63,6 @@ _RESTORE = (
     Privilege("VirtualMachine.Inventory.Create", Place.FOLDER, "to make the VM"),
     Privilege("VirtualMachine.Config.AddExistingDisk", Place.FOLDER, "to give it the disks that were written"),
     Privilege("Resource.AssignVMToPool", Place.POOL, "to place it in a resource pool"),
-    Privilege("Network.Assign", Place.NETWORK, "to give it its networks; without, a VM with network cards is not made"),
     Privilege("VirtualMachine.Inventory.Unregister", Place.FOLDER, "to take a restore back that was broken off"),
 )
 
@@ -89,6 +88,9 @@ NEEDS: Mapping[Feature, tuple[Privilege, ...]] = {
     ),
     Feature.RESTORE: (
         *_RESTORE,
+        Privilege(
+            "Network.Assign", Place.NETWORK, "to give it its networks; without, a VM with network cards is not made"
+        ),
         Privilege("Datastore.Browse", Place.DATASTORE, "to read back what was written, where it is not mounted"),
         Privilege("Global.SetCustomField", Place.FOLDER, "to set the VM's custom attributes"),
         Privilege("InventoryService.Tagging.AttachTag", Place.ROOT, "to attach its tags"),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.client import HTTPException, HTTPSConnection
 from typing import Any
 
-from offhost.errors import LoginFailed, VSphereError
+from offhost.errors import LoginFailed, PermissionDenied, VSphereError
 from offhost.vsphere.faults import UNREADABLE, broken
 from offhost.vsphere.login import Login
 from offhost.vsphere.trust import Endpoint, Trust
@@ -36,7 +36,7 @@ class Rest:
     def session(self) -> Iterator[Ask]:
         """Logged in, on one connection, and logged out at the end.
 
-        Raises: LoginFailed, SessionLost, VSphereError for any answer that is not a success.
+        Raises: LoginFailed, SessionLost, PermissionDenied, VSphereError for any answer that is not a success.
         """
         password = self._login.password()
         connection = self._trust.connection()
@@ -80,6 +80,8 @@ class Rest:
         doing = f"{self._endpoint.host}: {method} {path}"
         if answer.status == 401 and path == _SESSION:
             raise LoginFailed(f"{doing}: user and password are not accepted")
+        if answer.status == 403:
+            raise PermissionDenied(f"{doing}: the account may not; which privilege it lacks is not said")
         if answer.status // 100 != 2 or len(content) > _ANSWER_BYTES:
             raise VSphereError(f"{doing}: answered {answer.status} {answer.reason}")
         return json.loads(content).get("value") if content.strip() else None

@@ -9,13 +9,15 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from offhost.aio import retrying, shielded
-from offhost.errors import VSphereError
+from offhost.errors import PermissionDenied, VSphereError
+from offhost.vsphere.privileges import NEEDS, Feature
 from offhost.vsphere.rest import Ask
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.values import Vm
 
 _TAGGING = "/com/vmware/cis/tagging"
 _READ_RETRIES = 3
+_TAKES = " and ".join(one.id for one in NEEDS[Feature.RESTORE] if one.id.startswith("InventoryService.Tagging."))
 
 
 async def tags_of(vsphere: VSphere, vm: Vm) -> list[dict[str, str]]:
@@ -109,6 +111,8 @@ def _tag(ask: Ask, tag: str) -> dict[str, str]:
 def _attached(ask: Ask, vm: Vm, tag: Mapping[str, Any]) -> list[str]:
     try:
         ask("POST", f"{_TAGGING}/tag-association/id:{tag['id']}?~action=attach", {"object_id": _id(vm)})
+    except PermissionDenied as error:
+        return [f"{vm.name}: the tag {tag['category']}:{tag['name']} was not attached: {error}; it takes {_TAKES}"]
     except VSphereError as error:
         return [f"{vm.name}: the tag {tag['category']}:{tag['name']} was not attached: {error}"]
     return []
