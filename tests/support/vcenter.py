@@ -364,6 +364,31 @@ class SimulatedVCenter:
             blocks.append(base64.b64decode(answer["data"] or ""))
         return b"".join(blocks)
 
+    def grains(self, vm: str, *, snapshot: str = "") -> dict[str, tuple[str, ...]]:
+        """The SHA-256 of each 64 KiB of each disk, by its UUID: as the guest sees it now, or as a snapshot keeps it."""
+        told = self._command("grains", vm=vm, snapshot=snapshot)
+        return {uuid: tuple(digests) for uuid, digests in told.items()}
+
+    def add_disk(self, vm: str, size_bytes: int, *, unit: int, datastore: str = "DS1") -> None:
+        """Give the VM another disk, of zeros."""
+        self._command("add_disk", vm=vm, length=size_bytes, number=unit, datastore=datastore)
+
+    def detach_disk(self, vm: str, disk_key: int) -> None:
+        """Take a disk away from the VM; its files stay."""
+        self._command("detach_disk", vm=vm, key=disk_key)
+
+    def move_disk(self, vm: str, disk_key: int, *, unit: int) -> None:
+        """Take a disk away, and attach the same file at another unit, where it has another device key."""
+        self._command("move_disk", vm=vm, key=disk_key, number=unit)
+
+    def grow_disk(self, vm: str, disk_key: int, size_bytes: int) -> None:
+        """Make a disk larger, which needs a VM without snapshots."""
+        self._command("grow_disk", vm=vm, key=disk_key, length=size_bytes)
+
+    def rename(self, vm: str, name: str) -> None:
+        """Give the VM another name."""
+        self._command("rename", vm=vm, name=name)
+
     def set_change_tracking(self, vm: str, *, on: bool) -> None:
         """Flip the VM's switch, as another product might. It takes effect at the next stun."""
         self._command("change_tracking", vm=vm, flag=on)

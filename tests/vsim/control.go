@@ -218,7 +218,7 @@ func (v *vcenter) operate(vm *simulator.VirtualMachine, c *command) (interface{}
 		_, err := v.direct(vm.Self, &types.Destroy_Task{This: vm.Self})
 		return answer{}, err
 	}
-	return nil, errors.New("no such command: " + c.Do)
+	return v.reshape(vm, c)
 }
 
 func disksTold(vm *simulator.VirtualMachine) (told []answer) {
