@@ -23,7 +23,7 @@ test: simulator ## all tests
 	@$(BIN)/pytest
 
 test-fast: simulator ## the tests that take seconds
-	@$(BIN)/pytest -m "not slow" --hypothesis-profile=quick
+	@$(BIN)/pytest -m "not slow" --hypothesis-profile=quick -n auto
 
 faults: simulator ## the long campaign of faults: every call, byte and state, and KILLS=n kills of each command
 	@OFFHOST_FAULTS=long OFFHOST_KILLS=$(or $(KILLS),50) OFFHOST_FAULTS_REPORT=tests/faults/RESULTS.md \

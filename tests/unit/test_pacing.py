@@ -73,6 +73,7 @@ def test_the_slowest_of_several_bounds_counts(clock: Ticking) -> None:
     assert clock.time == pytest.approx(100.0)
 
 
+@pytest.mark.slow
 def test_flows_get_equal_shares_whatever_their_threads_and_requests() -> None:
     stop = threading.Event()
     pace = Pace(20e6, SystemClock())

@@ -195,7 +195,7 @@ class TestBases:
     ) -> None:
         web.vcenter.power(web.moref, on=False)
         moref = web.moref
-        await web.vsphere.change(lambda live: live.vm(moref).MarkAsTemplate(), "marking as a template")
+        await web.vsphere.change(lambda live: live.vm(moref).MarkAsTemplate(), "marking as a template", "web")
 
         async def with_change_ids(vsphere: VSphere, vm: Vm) -> VmConfiguration:
             present = await configuration(vsphere, vm)

@@ -247,7 +247,7 @@ async def test_a_template_is_held_as_it_is(web: HeldVm) -> None:
 async def made_a_template(web: HeldVm) -> HeldVm:
     """The VM, marked as a template."""
     moref = web.vm.moref
-    await web.vsphere.change(lambda live: live.vm(moref).MarkAsTemplate(), "marking as a template")
+    await web.vsphere.change(lambda live: live.vm(moref).MarkAsTemplate(), "marking as a template", "web")
     template = await found(web.vsphere, moref)
     assert template.template
     return HeldVm(web.vcenter, web.vsphere, template)

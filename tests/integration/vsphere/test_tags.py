@@ -25,7 +25,7 @@ async def vm(vcenter: SimulatedVCenter, vsphere: VSphere) -> Vm:
 @pytest.fixture
 async def gold(vsphere: VSphere) -> dict[str, str]:
     """The tag `backup:gold`."""
-    with vsphere.rest.session() as ask:
+    with vsphere.changing("making a tag", "backup:gold"), vsphere.rest.session() as ask:
         category = {"name": "backup", "description": "", "cardinality": "SINGLE", "associable_types": []}
         made = ask("POST", f"{TAGGING}/category", {"create_spec": category})
         tag = ask("POST", f"{TAGGING}/tag", {"create_spec": {"name": "gold", "description": "", "category_id": made}})

@@ -115,6 +115,7 @@ def test_a_span_of_zeros_asks_nothing() -> None:
     assert (len(stored.map), stored.map.data_bytes, shelf.questions) == (0, 0, [])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(changes())
 def test_a_map_brought_up_to_date_is_the_map_of_a_full_read(change: tuple[NDArray[np.uint8], list[Edit]]) -> None:

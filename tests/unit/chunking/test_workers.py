@@ -42,6 +42,7 @@ def test_work_that_is_told_to_stop_stops_between_two_spans() -> None:
         workers.each(range(1000), lambda _: stop.set(), stop)
 
 
+@pytest.mark.slow
 def test_a_small_disk_is_not_kept_waiting_by_a_large_one() -> None:
     ended: dict[str, float] = {}
     with SpanWorkers(2) as workers:
@@ -82,6 +83,7 @@ def test_a_read_that_hangs_takes_no_other_disk_with_it() -> None:
         assert not hung.is_alive()
 
 
+@pytest.mark.slow
 def test_threads_given_up_again_and_again_leave_no_span_out() -> None:
     seen: list[int] = []
     with SpanWorkers(2) as workers:

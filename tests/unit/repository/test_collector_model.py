@@ -20,6 +20,7 @@ def test_nothing_is_ever_lost(writers: int, readers: int, collectors: int, gener
     assert outcome.loss is None
 
 
+@pytest.mark.slow
 def test_a_pin_that_holds_keeps_its_point() -> None:
     assert explore(writers=1, collectors=1, pinned=True).loss is None
 
@@ -32,6 +33,7 @@ def test_nothing_is_ever_lost_in_two_collections(writers: int, readers: int, col
     assert explore(writers=writers, readers=readers, collectors=collectors, generations=2).loss is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", Rules._fields)
 def test_no_rule_can_be_left_out(rule: str) -> None:
     broken = Rules()._replace(**{rule: False})

@@ -88,6 +88,7 @@ def test_a_damaged_copy_that_was_just_stored_is_known_as_such(packs: IndexedPack
 copies = st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30, unique=True), min_size=1, max_size=8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(held=copies, batches=st.integers(1, 4), remembered=st.booleans())
 def test_the_census_names_every_copy(
@@ -142,6 +143,7 @@ def test_a_census_tells_which_packs_it_does_not_know_whole(packs: IndexedPacks) 
     assert census.unread == {broken}
 
 
+@pytest.mark.slow
 def test_look_ups_from_several_threads_beside_writers_and_refreshes_are_right(
     packs: IndexedPacks, tmp_path: Path
 ) -> None:

@@ -209,6 +209,7 @@ def test_a_put_that_returns_after_all_counts(backend: Hindered) -> None:
         assert not claim.kept
 
 
+@pytest.mark.slow
 def test_when_all_puts_hang_nobody_waits_for_ever(backend: Hindered) -> None:
     with opened(backend) as store:
         clock = Paused()
@@ -322,6 +323,7 @@ def test_sealing_that_fails_leaves_the_others_whole(backend: Hindered, monkeypat
         assert stored(store) == [chunk_of(store, 1).id]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     wants=st.lists(

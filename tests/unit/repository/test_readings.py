@@ -104,6 +104,7 @@ def chunk(number: int, prefix: bytes = b"") -> ChunkId:
     return ChunkId(prefix.ljust(8, b"p") + number.to_bytes(24, "big"))
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(0, 90_000), st.integers(1, 5), st.integers(0, 4), st.booleans()), max_size=12),

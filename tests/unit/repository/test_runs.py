@@ -200,6 +200,7 @@ def test_what_exists_is_the_same_after_runs_are_merged(
     assert all(set(names_of_run) - gone for names_of_run in left)
 
 
+@pytest.mark.slow
 def test_many_small_runs_become_few(packs: IndexedPacks) -> None:
     for seed in range(64):
         packs.store(chunk_ids(seed, 10))

@@ -52,6 +52,7 @@ def contents(segment: Segment) -> set[tuple[bytes, str, int]]:
 held = st.lists(st.lists(st.integers(0, 60), min_size=0, max_size=40, unique=True), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(held=held, dead=st.sets(st.integers(0, 5)), in_files=st.booleans(), bits=st.sampled_from([None, 0, 3, 9]))
 def test_what_is_merged_holds_each_row_once_and_in_order(
@@ -128,6 +129,7 @@ def test_a_file_whose_frame_is_damaged_is_thrown_away(packs: IndexedPacks, cache
     assert len(files_of(cache)) == 1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_a_flipped_bit_never_makes_a_wrong_answer(
