@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,7 +42,9 @@ async def in_thread(
     already given back. Long work is handed something to look at now and then, which `interrupt` sets.
     The threads are shared: what may last longer than a clean-up should wait belongs `in_own_thread`.
     """
-    return await _ended(asyncio.get_running_loop().run_in_executor(_THREADS, function, *args), interrupt, abandon)
+    here = copy_context()
+    work = asyncio.get_running_loop().run_in_executor(_THREADS, here.run, function, *args)
+    return await _ended(work, interrupt, abandon)
 
 
 async def in_own_thread(
@@ -57,7 +60,9 @@ async def in_own_thread(
     """
     own = ThreadPoolExecutor(1, thread_name_prefix="long")
     try:
-        return await _ended(asyncio.get_running_loop().run_in_executor(own, function, *args), interrupt, abandon)
+        here = copy_context()
+        work = asyncio.get_running_loop().run_in_executor(own, here.run, function, *args)
+        return await _ended(work, interrupt, abandon)
     finally:
         own.shutdown(wait=False)
 

@@ -34,6 +34,7 @@ from offhost.repository.repository import Repository, create
 from offhost.restore.vm import VmRestore
 from offhost.snapshot.growth import SnapshotLimits
 from offhost.transport.contract import Transport
+from offhost.vsphere.changes import Actor, acting
 from offhost.vsphere.inventory import as_it_is_now
 from offhost.vsphere.marker import annotation
 from offhost.vsphere.power import switch_off, switch_on
@@ -64,6 +65,10 @@ class Acceptance:
 
     async def run(self, datastore: str, folder: str | None = None) -> Verdict:
         """Live through it. A step that fails is the last one, and stands in the verdict."""
+        with acting(Actor("acceptance", self.owner.run)):
+            return await self._run(datastore, folder)
+
+    async def _run(self, datastore: str, folder: str | None) -> Verdict:
         life = _Life(self, datastore, folder)
         problem: OffhostError | None = None
         try:

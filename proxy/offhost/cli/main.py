@@ -25,6 +25,7 @@ from offhost.errors import OffhostError, UsageError
 
 COMMANDS = {
     "acceptance": ("offhost.cli.acceptance:acceptance", "Show on a vCenter, with a VM of its own, that offhost works."),
+    "audit": ("offhost.cli.audit:audit", "Show what was changed in vSphere, for whom, and what came of it."),
     "backup": ("offhost.cli.backup:backup", "Back up a disk image, a VM, or a host's configuration, without a job."),
     "check": ("offhost.cli.service:check", "Check the configuration files."),
     "copy": ("offhost.cli.copy:copy", "Copy restore points to another repository."),

@@ -27,6 +27,7 @@ from offhost.chunking.compress import Codec, Compression
 from offhost.chunking.workers import SpanWorkers
 from offhost.clock import Clock
 from offhost.config import Configuration
+from offhost.daemon.auditing import change_log
 from offhost.daemon.retention import by_job, expire_backed_up, expire_deleted
 from offhost.daemon.switching import SwitchedOffBackup, keep_promises
 from offhost.daemon.unlocking import unlock_described
@@ -49,6 +50,7 @@ from offhost.state import Claim, State
 from offhost.transport.contract import Transport
 from offhost.transport.datastore import DatastoreTransport, Mount
 from offhost.transport.https import HttpsTransport
+from offhost.vsphere.changes import Actor, acting
 from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.hosts import EsxHost, hosts
 from offhost.vsphere.inventory import listing
@@ -140,13 +142,14 @@ class Engine:
         self, job: JobSpec, subject: Subject, run_id: RunId, *, on_cancelled: Callable[[VmReport], None]
     ) -> VmReport:
         """Back up one of what `select` gave."""
-        match subject:
-            case VmFolder():
-                return await self._back_up_folder(job, subject, run_id, on_cancelled)
-            case EsxHost():
-                return await (await self._host_backup(job, run_id)).run(subject)
-            case Vm():
-                return await (await self._backup(job, subject, run_id, on_cancelled)).run(subject)
+        with acting(Actor("backup", run_id, job.name)):
+            match subject:
+                case VmFolder():
+                    return await self._back_up_folder(job, subject, run_id, on_cancelled)
+                case EsxHost():
+                    return await (await self._host_backup(job, run_id)).run(subject)
+                case Vm():
+                    return await (await self._backup(job, subject, run_id, on_cancelled)).run(subject)
         raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
 
     async def expire(self, job: JobSpec, vms: Collection[VmId]) -> list[Judgement]:
@@ -203,6 +206,10 @@ class Engine:
 
         VMs that they shut down are started again first.
         """
+        with acting(Actor("leftovers")):
+            return await self._remove_leftovers()
+
+    async def _remove_leftovers(self) -> list[str]:
         lines = await keep_promises(self._state, self._clock, self.session)
         for name in self._configuration.vcenters:
             try:
@@ -353,7 +360,8 @@ class Engine:
                 password=described.password.resolve,
                 thumbprint=described.thumbprint,
                 ca_file=described.ca_file,
-            )
+            ),
+            change_log(self._state.audit, self._state.installation, self._clock),
         )
 
     async def _open_repository(self, name: str) -> Destination:

@@ -25,6 +25,7 @@ from offhost.repository.points.restorepoint import RestorePoint
 from offhost.transport.datastore import Mount
 from offhost.transport.https import HttpsTransport
 from offhost.transport.targets import DatastoreTarget, HttpsTarget, RestoreTarget
+from offhost.vsphere.changes import Actor, acting
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.inventory import datastores, vms
@@ -85,11 +86,12 @@ class VmRestore:
         where = datastore or str(point.manifest.disks[0].source.get("datastore", ""))
         await self._free(new_name, where)
         work = _Restore(self, point, saved, directory=f"[{where}] {new_name}", folder=folder)
-        try:
-            return await work.execute(self.mounts.get(where))
-        except BaseException:
-            await shielded(work.undo())
-            raise
+        with acting(Actor("restore")):
+            try:
+                return await work.execute(self.mounts.get(where))
+            except BaseException:
+                await shielded(work.undo())
+                raise
 
     async def _free(self, name: str, datastore: str) -> None:
         """Raise unless the name is free and the datastore there."""

@@ -5,8 +5,9 @@ Owns: the state directory, the installation's id, claims on runs and VMs across 
 of runs (catalog), or what a claim is for.
 """
 
+from offhost.state.audit import AuditLog
 from offhost.state.claims import Claim
 from offhost.state.directory import State
 from offhost.state.promises import PowerPromise
 
-__all__ = ["Claim", "PowerPromise", "State"]
+__all__ = ["AuditLog", "Claim", "PowerPromise", "State"]

@@ -1,4 +1,5 @@
-"""The state directory: `installation`, `daemon.lock`, `runs/`, `jobs/`, `vms/`, `power/`, `catalog.sqlite`.
+"""The state directory: `installation`, `daemon.lock`, `runs/`, `jobs/`, `vms/`, `power/`, `audit.log`,
+`catalog.sqlite`.
 
 Owns: its layout, its modes (0700, 0600), the installation's identity. Does not own: the catalog's content.
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from offhost.errors import Conflict, StateError
 from offhost.ids import InstallationId, RunId, VmId, random_id
+from offhost.state.audit import AuditLog
 from offhost.state.claims import Claim, claim, is_held, read_note
 from offhost.state.promises import PowerPromise, promises
 
@@ -45,6 +47,11 @@ class State:
     def catalog(self) -> Path:
         """Where the catalog's database lies."""
         return self.path / "catalog.sqlite"
+
+    @property
+    def audit(self) -> AuditLog:
+        """What was changed in vSphere."""
+        return AuditLog(self.path / "audit.log")
 
     def claim_daemon(self) -> Claim:
         """Be the one daemon of this directory.

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from pyVmomi import vim
 
 from offhost.errors import NotFound, PermissionDenied, ReadFailed, VSphereError
+from offhost.vsphere.changes import recorded
 from offhost.vsphere.disks import datastore_of
 from offhost.vsphere.inventory import inventory_path
 from offhost.vsphere.properties import Row, all_of, moref, touch
@@ -80,7 +81,9 @@ class FolderAccess:
         """
         self._vsphere.soap.call(touch, f"writing {path}")  # an upload cannot be sent a second time
         headers = {"Content-Length": str(size_bytes), "Content-Type": "application/octet-stream"}
-        with self._answer(_Request("PUT", path, headers, _exactly(chunks, size_bytes, path)), (200, 201, 204)):
+        request = _Request("PUT", path, headers, _exactly(chunks, size_bytes, path))
+        change = self._vsphere.changing(f"writing {path}", path)
+        with change, recorded("PUT /folder", path), self._answer(request, (200, 201, 204)):
             pass
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pyVmomi import vim
 
+from offhost.aio import in_thread
 from offhost.clock import SystemClock
 from offhost.errors import ConnectFailed, ReadFailed, VSphereError
 from offhost.ids import VmId, host_id
@@ -111,9 +112,10 @@ async def configuration_bundle(vsphere: VSphere, host: EsxHost) -> bytes:
     """
     if not host.connected:
         raise VSphereError(f"{host.name}: {NOT_CONNECTED}", hint="connect it again in vCenter")
-    address = await vsphere.change(lambda live: _written(live, host), f"having {host.name} back its configuration up")
+    doing = f"having {host.name} back its configuration up"
+    address = await vsphere.change(lambda live: _written(live, host), doing, host.name)
     endpoint, path = _place(address, host, await _endpoint(vsphere, host))
-    return await vsphere.change(lambda _: _fetched(endpoint, path), f"fetching the configuration of {host.name}")
+    return await in_thread(_fetched, endpoint, path)
 
 
 def _written(live: Live, host: EsxHost) -> str:

@@ -30,17 +30,17 @@ async def ask_to_shut_down(vsphere: VSphere, vm: Vm) -> None:
                 hint="start VMware Tools in the guest, or write force_off: true to have such a VM switched off",
             ) from fault
 
-    await vsphere.change(call, f"asking the guest of {vm.name} to shut down")
+    await vsphere.change(call, f"asking the guest of {vm.name} to shut down", vm)
 
 
 async def switch_off(vsphere: VSphere, vm: Vm) -> None:
     """Switch a VM off as by its power button. Raises: VSphereError."""
-    await finished(vsphere, lambda live: live.vm(vm.moref).PowerOff(), f"switching {vm.name} off")
+    await finished(vsphere, lambda live: live.vm(vm.moref).PowerOff(), f"switching {vm.name} off", vm)
 
 
 async def switch_on(vsphere: VSphere, vm: Vm) -> None:
     """Switch a VM on. Raises: VSphereError."""
-    await finished(vsphere, lambda live: live.vm(vm.moref).PowerOn(None), f"switching {vm.name} on")
+    await finished(vsphere, lambda live: live.vm(vm.moref).PowerOn(None), f"switching {vm.name} on", vm)
 
 
 async def vmx_paths(vsphere: VSphere) -> dict[str, str]:

@@ -66,7 +66,7 @@ async def create_vm(
         pool = live.object(vim.ResourcePool, place.pool)
         return live.object(vim.Folder, place.folder).CreateVm(built.spec, pool, None)
 
-    vm = await find(vsphere, moref(await finished(vsphere, start, doing)))
+    vm = await find(vsphere, moref(await finished(vsphere, start, doing, name)))
     described = await _describe(vsphere, vm, saved)
     return Created(vm, (*place.warnings, *built.warnings, *described))
 
@@ -76,7 +76,9 @@ async def _describe(vsphere: VSphere, vm: Vm, saved: Mapping[str, Any]) -> list[
     warnings = await attach_tags(vsphere, vm, saved.get("tags") or [])
     for name, value in sorted((saved.get("custom_attributes") or {}).items()):
         try:
-            await vsphere.change(_set_attribute(vm, str(name), str(value)), f"setting the attribute {name}")
+            await vsphere.change(
+                _set_attribute(vm, str(name), str(value)), f"setting the attribute {name} of {vm.name}", vm
+            )
         except VSphereError as error:
             warnings.append(f"{vm.name}: the custom attribute {name} was not set: {error}")
     return warnings
@@ -88,12 +90,12 @@ def _set_attribute(vm: Vm, name: str, value: str) -> Callable[[Live], None]:
 
 async def unregister_vm(vsphere: VSphere, vm: Vm) -> None:
     """Take a VM, which must be powered off, out of the inventory; its files stay."""
-    await vsphere.change(lambda live: live.vm(vm.moref).Unregister(), f"unregistering the VM {vm.name}")
+    await vsphere.change(lambda live: live.vm(vm.moref).Unregister(), f"unregistering the VM {vm.name}", vm)
 
 
 async def destroy_vm(vsphere: VSphere, vm: Vm) -> None:
     """Delete a VM, which must be powered off, with all its files."""
-    await finished(vsphere, lambda live: live.vm(vm.moref).Destroy(), f"deleting the VM {vm.name}")
+    await finished(vsphere, lambda live: live.vm(vm.moref).Destroy(), f"deleting the VM {vm.name}", vm)
 
 
 async def make_directory(vsphere: VSphere, path: str) -> None:
@@ -105,7 +107,7 @@ async def make_directory(vsphere: VSphere, path: str) -> None:
         assert files is not None, "every vSphere endpoint has a file manager"
         files.MakeDirectory(path, live.object(vim.Datacenter, datacenter), False)
 
-    await vsphere.change(call, f"making the directory {path}")
+    await vsphere.change(call, f"making the directory {path}", path)
 
 
 async def delete_path(vsphere: VSphere, path: str) -> None:
@@ -117,7 +119,7 @@ async def delete_path(vsphere: VSphere, path: str) -> None:
         assert files is not None, "every vSphere endpoint has a file manager"
         return files.DeleteFile(path, live.object(vim.Datacenter, datacenter))
 
-    await finished(vsphere, start, f"deleting {path}")
+    await finished(vsphere, start, f"deleting {path}", path)
 
 
 async def _datacenter(vsphere: VSphere, path: str) -> str:

@@ -7,11 +7,12 @@ host has none. Does not own: what is asked (`tags`).
 import base64
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.client import HTTPException, HTTPSConnection
 from typing import Any
 
 from offhost.errors import LoginFailed, PermissionDenied, VSphereError
+from offhost.vsphere.changes import recorded
 from offhost.vsphere.faults import UNREADABLE, broken
 from offhost.vsphere.login import Login
 from offhost.vsphere.trust import Endpoint, Trust
@@ -22,6 +23,10 @@ _SESSION_HEADER = "vmware-api-session-id"
 
 Ask = Callable[..., Any]
 """`ask(method, path, body=None)`: the value of the answer, decoded."""
+
+
+def _is_reading(method: str, path: str) -> bool:
+    return method == "GET" or path == _SESSION or "?~action=list-" in path
 
 
 class Rest:
@@ -43,7 +48,9 @@ class Rest:
         headers: dict[str, str] = {}
 
         def ask(method: str, path: str, body: object = None) -> Any:
-            return self._ask(connection, method, path, headers=headers, body=body)
+            recording = nullcontext() if _is_reading(method, path) else recorded(f"{method} /rest", path)
+            with recording:
+                return self._ask(connection, method, path, headers=headers, body=body)
 
         try:
             headers["Authorization"] = self._basic(password)

@@ -16,10 +16,12 @@ from pyVmomi import vim
 
 from offhost.aio import retrying, shielded
 from offhost.errors import ConnectFailed, OffhostError, SessionLost
+from offhost.vsphere.changes import ChangeLog, Changing, unlogged
 from offhost.vsphere.properties import all_of, touch
 from offhost.vsphere.rest import Rest
 from offhost.vsphere.soap import Live, Soap
 from offhost.vsphere.trust import Endpoint, Trust
+from offhost.vsphere.values import Vm
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -42,8 +44,11 @@ class About:
 class VSphere:
     """A logged-in session. Its coroutines may run concurrently; a cancelled one first lets its thread end."""
 
-    def __init__(self, soap: Soap, trust: Trust, pool: ThreadPoolExecutor, about: About) -> None:
+    def __init__(
+        self, soap: Soap, trust: Trust, pool: ThreadPoolExecutor, about: About, *, log: ChangeLog = unlogged
+    ) -> None:
         self.soap = soap
+        self._log = log
         self.trust = trust
         self.rest = Rest(soap.endpoint, trust, soap.login)
         self.about = about
@@ -53,8 +58,8 @@ class VSphere:
         self._beat.start()
 
     @classmethod
-    async def connect(cls, endpoint: Endpoint) -> "VSphere":
-        """Connect and log in.
+    async def connect(cls, endpoint: Endpoint, log: ChangeLog = unlogged) -> "VSphere":
+        """Connect and log in; `log` is told of every change.
 
         Raises: ConnectFailed (no connection, or a certificate that must not be trusted), LoginFailed.
         """
@@ -67,7 +72,7 @@ class VSphere:
             await _hop(pool, soap.close)
             pool.shutdown(wait=False)
             raise
-        return cls(soap, trust, pool, about)
+        return cls(soap, trust, pool, about, log=log)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -81,14 +86,31 @@ class VSphere:
 
     async def read(self, call: Callable[[Live], T], doing: str) -> T:
         """Run a call that changes nothing, in a thread; repeated when the connection breaks or the server is busy."""
-        return await retrying(lambda: self.change(call, doing), times=_READ_RETRIES, wait_s=self.endpoint.retry_wait_s)
 
-    async def change(self, call: Callable[[Live], T], doing: str) -> T:
-        """Run a call that may change something, in a thread, at most once.
+        async def once() -> T:
+            return await _hop(self._pool, lambda: self.soap.call(call, doing))
+
+        return await retrying(once, times=_READ_RETRIES, wait_s=self.endpoint.retry_wait_s)
+
+    async def change(self, call: Callable[[Live], T], doing: str, of: Vm | str) -> T:
+        """Run a call that changes something, in a thread, at most once; it is in the record of changes.
 
         Raises: SessionLost when the connection broke: whether the change was made is then for the caller to find out.
         """
-        return await _hop(self._pool, lambda: self.soap.call(call, doing))
+        return await self.made(self.changing(doing, of), call)
+
+    async def made(self, change: Changing, call: Callable[[Live], T]) -> T:
+        """As `change`, of a change whose end the caller tells: a call that starts a task."""
+
+        def run() -> T:
+            with change:
+                return self.soap.call(call, change.what)
+
+        return await _hop(self._pool, run)
+
+    def changing(self, doing: str, of: Vm | str) -> Changing:
+        """A change to be made: of a VM, or of a host or a file by its name."""
+        return Changing(self._log, vcenter=self.endpoint.host, account=self.endpoint.user, what=doing, of=of)
 
     def _end(self) -> None:
         self._beat.join()

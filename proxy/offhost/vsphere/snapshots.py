@@ -69,7 +69,7 @@ async def create(
         except (vmodl.fault.MethodNotFound, vmodl.fault.NotImplemented):  # before vSphere 6.5
             return target.CreateSnapshot(NAME, description, False, quiesce_minutes is not None)
 
-    return moref(await finished(vsphere, start, f"taking a snapshot of {vm.name}"))
+    return moref(await finished(vsphere, start, f"taking a snapshot of {vm.name}", vm))
 
 
 async def creation_settled(vsphere: VSphere, vm: Vm) -> None:
@@ -80,7 +80,7 @@ async def creation_settled(vsphere: VSphere, vm: Vm) -> None:
 async def remove(vsphere: VSphere, vm: Vm, snapshot: str) -> None:
     """Remove one snapshot, not its children, and fold its delta. Raises: VmGone when it is gone already."""
     doing = f"removing the snapshot {snapshot} of {vm.name}"
-    await finished(vsphere, lambda live: live.object(vim.vm.Snapshot, snapshot).Remove(False, True), doing)
+    await finished(vsphere, lambda live: live.object(vim.vm.Snapshot, snapshot).Remove(False, True), doing, vm)
 
 
 async def snapshots(vsphere: VSphere, vm: Vm) -> list[Snapshot]:
@@ -121,7 +121,7 @@ async def consolidation_needed(vsphere: VSphere, vm: Vm) -> bool:
 async def consolidate_disks(vsphere: VSphere, vm: Vm) -> None:
     """Fold such delta files; snapshots that the VM has stay."""
     await finished(
-        vsphere, lambda live: live.vm(vm.moref).ConsolidateVMDisks_Task(), f"consolidating the disks of {vm.name}"
+        vsphere, lambda live: live.vm(vm.moref).ConsolidateVMDisks_Task(), f"consolidating the disks of {vm.name}", vm
     )
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyVmomi import SoapStubAdapter, VmomiSupport, vim, vmodl
+from pyVmomi import VmomiSupport, vim, vmodl
 
 from offhost.clock import SystemClock
 from offhost.errors import ConnectFailed, LoginFailed, OffhostError, SessionLost, VSphereError
+from offhost.vsphere.changes import RecordingStub
 from offhost.vsphere.faults import BROKEN, UNREADABLE, broken, translated
 from offhost.vsphere.login import Login
 from offhost.vsphere.trust import Endpoint, Trust
@@ -137,7 +138,7 @@ class Soap:
     def _new_stub(self) -> Any:
         """A stub of its own for each log-in: an answer to a call of an older one cannot replace its cookie."""
         self._version = self._version or self._newest_common_version()
-        stub = SoapStubAdapter(
+        stub = RecordingStub(
             self.endpoint.host,
             port=self.endpoint.port,
             version=self._version,

@@ -72,7 +72,7 @@ async def attach_tags(vsphere: VSphere, vm: Vm, tags: Sequence[Mapping[str, Any]
         return [f"{vm.name}: a standalone host has no tags: {', '.join(str(tag['name']) for tag in tags)}"]
 
     def call() -> list[str]:
-        with vsphere.rest.session() as ask:
+        with vsphere.changing(f"attaching tags to {vm.name}", vm), vsphere.rest.session() as ask:
             return [warning for tag in tags for warning in _attached(ask, vm, tag)]
 
     try:

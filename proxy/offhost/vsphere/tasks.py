@@ -6,39 +6,47 @@ own WaitForTask shares one collector between sessions.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from offhost.aio import shielded
+from offhost.aio import in_thread, shielded
+from offhost.vsphere.changes import Changing
 from offhost.vsphere.faults import translated
 from offhost.vsphere.properties import Row, moref, properties
 from offhost.vsphere.session import VSphere
 from offhost.vsphere.soap import Live
+from offhost.vsphere.values import Vm
 
 _POLL_FIRST_S = 0.05
 _POLL_LAST_S = 2.0
 _ENDED = ("success", "error")
 
 
-async def finished(vsphere: VSphere, start: Callable[[Live], vim.Task], doing: str) -> Any:
-    """Start a task and wait for its end; returns its result.
+async def finished(vsphere: VSphere, start: Callable[[Live], vim.Task], doing: str, of: Vm | str) -> Any:
+    """Start a task that changes something, and wait for its end; returns its result.
 
     A cancellation lets the task come to its end first: what it made must be known to be removed again.
     Raises: the task's fault as an OffhostError; SessionLost when nobody knows whether it was started.
     """
-    return await shielded(_run(vsphere, start, doing))
+    return await shielded(_run(vsphere, start, vsphere.changing(doing, of)))
 
 
-async def _run(vsphere: VSphere, start: Callable[[Live], vim.Task], doing: str) -> Any:
-    task = await vsphere.change(lambda live: moref(start(live)), doing)
-    row = await _ended(vsphere, task, doing)
-    if row["info.state"] == "success":
-        return row.get("info.result")
-    fault = row.get("info.error")
-    if not isinstance(fault, vmodl.MethodFault):
+async def _run(vsphere: VSphere, start: Callable[[Live], vim.Task], change: Changing) -> Any:
+    try:
+        task = await vsphere.made(change, lambda live: moref(start(live)))
+        row = await _ended(vsphere, task, change.what)
+    except BaseException as error:
+        await in_thread(partial(change.ended, error, told=False))
+        raise
+    fault = None if row["info.state"] == "success" else row.get("info.error")
+    if row["info.state"] != "success" and not isinstance(fault, vmodl.MethodFault):
         fault = vmodl.fault.SystemError(reason="the task failed without saying why")
-    raise translated(fault, f"{vsphere.endpoint.host}: {doing}") from fault
+    await in_thread(change.ended, fault)
+    if fault is None:
+        return row.get("info.result")
+    raise translated(fault, f"{vsphere.endpoint.host}: {change.what}") from fault
 
 
 async def _ended(vsphere: VSphere, task: str, doing: str) -> Row:

@@ -96,7 +96,7 @@ async def changed_areas(vsphere: VSphere, vm: Vm, disk: Disk, *, snapshot: str, 
 async def _reconfigure(vsphere: VSphere, vm: Vm, *, enabled: bool) -> None:
     spec = vim.vm.ConfigSpec(changeTrackingEnabled=enabled)
     doing = f"switching change tracking {'on' if enabled else 'off'} for {vm.name}"
-    await finished(vsphere, lambda live: live.vm(vm.moref).Reconfigure(spec), doing)
+    await finished(vsphere, lambda live: live.vm(vm.moref).Reconfigure(spec), doing, vm)
 
 
 def _same_tracking(disk: Disk, base_change_id: str) -> None:

@@ -1,0 +1,97 @@
+"""Nothing is changed in vSphere without a record of it, whatever the way."""
+
+import pytest
+from pyVmomi import vim
+
+from offhost.errors import VSphereError
+from offhost.vsphere.changes import READING, Actor, Change, acting
+from offhost.vsphere.folder import FolderAccess
+from offhost.vsphere.power import switch_off
+from offhost.vsphere.registration import make_directory
+from offhost.vsphere.session import VSphere
+from support.sessions import endpoint, found
+from support.vcenter import DiskSpec, Rule, SimulatedVCenter
+
+pytestmark = pytest.mark.vsim
+
+
+async def test_a_method_that_changes_something_does_not_go_out_unannounced(
+    vcenter: SimulatedVCenter, vsphere: VSphere
+) -> None:
+    moref = vcenter.create_vm("web", [DiskSpec(1 << 20)])
+    with pytest.raises(RuntimeError, match="PowerOffVM_Task"):
+        await vsphere.read(lambda live: live.vm(moref).PowerOff(), "looking")
+    assert "PowerOffVM_Task" not in vcenter.calls().methods
+    assert vcenter.power_state(moref) == "poweredOn"
+
+
+async def test_nor_does_a_request_to_rest(vcenter: SimulatedVCenter, vsphere: VSphere) -> None:
+    with pytest.raises(RuntimeError, match="POST /rest"), vsphere.rest.session() as ask:
+        ask("POST", "/com/vmware/cis/tagging/category", {"create_spec": {"name": "backup"}})
+    assert [call for call in vcenter.calls().rest if "category" in call] == []
+
+
+async def test_a_change_is_told_before_it_goes_out_and_when_it_is_over(vcenter: SimulatedVCenter) -> None:
+    moref = vcenter.create_vm("web", [DiskSpec(1 << 20)])
+    told: list[tuple[Change, str]] = []
+    session = await VSphere.connect(endpoint(vcenter), lambda one: told.append((one, vcenter.power_state(moref))))
+    try:
+        vm = await found(session, moref)
+        with acting(Actor("backup", "r" * 32, "nightly")):
+            await switch_off(session, vm)
+    finally:
+        await session.close()
+    (begun, before), (ended, after) = told
+    assert (begun.outcome, before, ended.outcome, after) == ("asked", "poweredOn", "done", "poweredOff")
+    assert (begun.id, begun.vm_id, begun.target, begun.object) == (ended.id, vm.id, "web", moref)
+    assert begun.actor == Actor("backup", "r" * 32, "nightly")
+
+
+@pytest.mark.parametrize(
+    ("rule", "outcomes"),
+    [
+        (Rule("MakeDirectory", fault="NotAuthenticated", count=1), ["failed", "done"]),
+        (Rule("MakeDirectory", fault="NoPermission"), ["failed"]),
+        (Rule("MakeDirectory", mode="drop"), ["unknown"]),
+        (Rule("MakeDirectory", mode="http503"), ["unknown"]),
+    ],
+)
+async def test_each_call_has_an_outcome(vcenter: SimulatedVCenter, rule: Rule, outcomes: list[str]) -> None:
+    told: list[Change] = []
+    session = await VSphere.connect(endpoint(vcenter), told.append)
+    vcenter.rules([rule])
+    try:
+        await make_directory(session, "[DS1] web")
+    except VSphereError:
+        assert outcomes[-1] != "done"
+    finally:
+        await session.close()
+    assert [change.outcome for change in told if change.outcome != "asked"] == outcomes
+    assert len({change.id for change in told}) == len(outcomes)
+
+
+async def test_files_written_over_folder_are_told(vcenter: SimulatedVCenter) -> None:
+    told: list[Change] = []
+    session = await VSphere.connect(endpoint(vcenter), told.append)
+    try:
+        await make_directory(session, "[DS1] web")
+        folder = FolderAccess(session)
+        folder.upload("[DS1] web/web.nvram", 3, iter([b"abc"]))
+        folder.close()
+    finally:
+        await session.close()
+    last = [(change.method, change.target, change.outcome) for change in told][-2:]
+    assert last == [("PUT /folder", "[DS1] web/web.nvram", outcome) for outcome in ("asked", "done")]
+
+
+def test_of_the_methods_that_need_a_privilege_only_one_is_taken_for_reading() -> None:
+    every = [vim.VirtualMachine, vim.vm.Snapshot, vim.Folder, vim.Datastore, vim.HostSystem, vim.FileManager]
+    needing = {
+        method.info.wsdlName
+        for kind in every
+        for name in dir(kind)
+        if hasattr(method := getattr(kind, name, None), "info")
+        and str(getattr(method.info, "privId", None) or "System").partition(".")[0] != "System"
+    }
+    assert len(needing) > 30
+    assert needing & READING == {"QueryChangedDiskAreas"}
