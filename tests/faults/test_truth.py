@@ -1,0 +1,56 @@
+"""What was committed is what the snapshot froze, whatever happens to the VM, and nothing is left behind."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from faults.campaign import LONG, TIMES, Tally
+from faults.truth import Site, Truth, impatient
+from offhost.chunking.workers import SpanWorkers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0 if LONG else 600)]
+
+SAME_LIVES = 1500 if LONG else 10 * TIMES
+OTHER_LIVES = 1500 if LONG else 4 * TIMES
+
+SETTINGS = settings(
+    stateful_step_count=40 if LONG else 12,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.generate, Phase.shrink),
+)
+
+
+@pytest.fixture(autouse=True)
+def site(
+    vcenter_binary: None, workers: SpanWorkers, fast_folder: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    impatient(monkeypatch)
+    told: Counter[str] = Counter()
+    monkeypatch.setattr(Truth, "site", Site(workers, fast_folder, told), raising=False)
+    yield
+    compared = told.pop("points compared", 0)
+    for what, times in told.items():
+        tally.count(f"a VM's life: {what}", times, 0)
+    tally.count("a VM's life: restore points compared", 0, compared)
+
+
+def test_the_same_lives_of_vms() -> None:
+    run_state_machine_as_test(Truth, settings=settings(SETTINGS, max_examples=SAME_LIVES, derandomize=True))
+
+
+def test_other_lives_each_time() -> None:
+    """The seed is printed when it fails."""
+
+    class Another(Truth):
+        """Seeded for itself."""
+
+    number = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {number}")
+    run_state_machine_as_test(seed(number)(Another), settings=settings(SETTINGS, max_examples=OTHER_LIVES))
