@@ -29,6 +29,7 @@ COMMANDS = {
     "backup": ("offhost.cli.backup:backup", "Back up a disk image, a VM, or a host's configuration, without a job."),
     "check": ("offhost.cli.service:check", "Check the configuration files."),
     "copy": ("offhost.cli.copy:copy", "Copy restore points to another repository."),
+    "doctor": ("offhost.cli.doctor:doctor", "Explain what keeps the jobs from working, and the mend."),
     "keys": ("offhost.cli.keys:keys", "List, add and remove what opens a repository."),
     "jobs": ("offhost.cli.jobs:jobs", "List, show, plan and run jobs."),
     "points": ("offhost.cli.points:points", "List restore points, keep them, give them up."),

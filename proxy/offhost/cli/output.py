@@ -20,6 +20,11 @@ def say(line: str = "") -> None:
     click.echo(printable(line, keep="\t"))
 
 
+def say_marked(mark: str, colour: str, line: str) -> None:
+    """A line of the result with a mark before it, in that colour on a terminal."""
+    click.echo(f"{click.style(mark, fg=colour)} {printable(line, keep=chr(9))}")
+
+
 def note(line: str) -> None:
     """A line beside the result: progress, a warning. On standard error, so that results stay clean in a pipe."""
     click.echo(printable(line, keep="\t"), err=True)

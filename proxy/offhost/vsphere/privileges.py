@@ -52,11 +52,11 @@ SYSTEM = ("System.Anonymous", "System.View", "System.Read")
 """What every role has: to see the inventory. On the root folder, propagating."""
 
 _CREATE_SNAPSHOT = Privilege("VirtualMachine.State.CreateSnapshot", Place.VM, "to take the snapshot that is read")
-_REMOVE_SNAPSHOT = Privilege("VirtualMachine.State.RemoveSnapshot", Place.VM, "to remove it again")
+_REMOVE_SNAPSHOT = Privilege("VirtualMachine.State.RemoveSnapshot", Place.VM, "to remove the snapshot again")
 _BROWSE = Privilege("Datastore.Browse", Place.DATASTORE, "to find files over /folder")
 _READ_FILES = Privilege("Datastore.FileManagement", Place.DATASTORE, "to read files over /folder")
 _POWER_OFF = Privilege("VirtualMachine.Interact.PowerOff", Place.VM, "to have the guest shut down, or switch it off")
-_POWER_ON = Privilege("VirtualMachine.Interact.PowerOn", Place.VM, "to start it again")
+_POWER_ON = Privilege("VirtualMachine.Interact.PowerOn", Place.VM, "to start the VM again")
 _RESTORE = (
     Privilege("Datastore.FileManagement", Place.DATASTORE, "to make the VM's directory, write its files, delete both"),
     Privilege("Datastore.AllocateSpace", Place.DATASTORE, "to register a VM on the datastore"),
