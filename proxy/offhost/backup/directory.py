@@ -5,6 +5,7 @@ copy (image), the VM's folder (diskimage.machine), switching the VM off before (
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offhost.aio import in_own_thread
+from offhost.aio import Abandon, in_own_thread
 from offhost.backup.destination import Destination
 from offhost.backup.image import WHOLE, DiskProgress, ImageBackup, OpenImages, Stamp, Verdict
 from offhost.backup.report import DiskPlan, Problem, VmPlan, VmReport
@@ -23,6 +24,9 @@ from offhost.errors import GateClosed, OffhostError
 from offhost.ids import DiskKey, VmId, folder_id
 from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest
+from offhost.snapshot.held import HUNG_AFTER_S
+
+_log = logging.getLogger(__name__)
 
 _SHOWN = 5
 _BETTER = "use consistency: power_off, or kind: image"
@@ -174,6 +178,8 @@ class FolderBackup:
     tags: tuple[str, ...] = ()
     paces: Paces = UNBOUND
     """How fast disks are read."""
+    hung_after_s: float = HUNG_AFTER_S
+    """How long after a cancellation a read that does not come back is waited for: the VM may be off meanwhile."""
 
     async def run(self, folder: VmFolder, *, gate: Callable[[], None] | None = None) -> VmReport:
         """Back up a folder, which the caller has claimed; with a gate, one whose VM was switched off for it.
@@ -191,11 +197,18 @@ class FolderBackup:
             return done[0]
 
         try:
-            return await in_own_thread(backed_up, interrupt=stop.set)
+            return await in_own_thread(backed_up, interrupt=stop.set, abandon=self._abandon(folder))
         except asyncio.CancelledError:
             for report in done:
                 self.on_cancelled(report)
             raise
+
+    def _abandon(self, folder: VmFolder) -> Abandon:
+        def told() -> None:
+            _log.error("%s: a read does not come back; its thread and files are left to themselves", folder.path)
+            self.destination.workers.give_up_hung()
+
+        return Abandon(self.hung_after_s, told)
 
 
 def _written_to(before: Mapping[DiskKey, Stamp], after: Mapping[DiskKey, Stamp]) -> list[str]:

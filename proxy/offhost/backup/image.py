@@ -18,7 +18,7 @@ from offhost.backup.report import Consistency, DiskReport, VmReport
 from offhost.clock import Clock
 from offhost.diskimage.folder import open_image
 from offhost.diskimage.image import DiskImage
-from offhost.errors import GateClosed, UsageError
+from offhost.errors import GateClosed, Stopped, UsageError
 from offhost.ids import DiskKey, VmId, image_id
 from offhost.pacing import UNBOUND, Paces
 from offhost.repository.points.manifest import Manifest, PointDisk
@@ -166,6 +166,8 @@ class ImageBackup:
             settle(session, [*again, lambda: self.destination.store_files(session, opened.files)], self.stop)
             self.gate()
             consistency, said = images.verdict(before, _as_they_are_now(images))
+            if self.stop.is_set():  # a look that hung has come back, and nobody waits for the point any more
+                raise Stopped(f"{images.name}: the backup was stopped")
             point = Manifest(
                 id=session.id,
                 vm_id=session.vm,

@@ -142,7 +142,7 @@ class _Power:
     def __init__(self, vsphere: VSphere, vm: Vm, terms: ShuttingDown) -> None:
         self._vsphere, self.vm, self._terms = vsphere, vm, terms
         self.asked = False
-        """The guest may be shutting down."""
+        """It may be going off."""
         self.was_off = False
         """It has been: whoever finds it on then need not wait for its guest."""
 
@@ -168,7 +168,11 @@ class _Power:
                 )
             warnings.append(f"its guest did not shut down within {self._terms.timeout_s:.0f} s")
         warnings.append("it was switched off: its file systems are as after a power failure")
-        await switch_off(self._vsphere, self.vm)
+        try:
+            await switch_off(self._vsphere, self.vm)
+        except SessionLost:
+            self.asked = True  # nobody knows whether the call came through
+            raise
         self.was_off = True
 
     async def _is_off_within(self, limit_s: float) -> bool:

@@ -1,25 +1,30 @@
 """A VM is shut down for the backup of its folder, and started again whatever happens."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from offhost.backup import powered_off
 from offhost.backup.destination import Destination
 from offhost.backup.directory import FolderBackup, vm_folder
 from offhost.backup.powered_off import Away, ShuttingDown, keep, switched_off
 from offhost.backup.report import VmReport
 from offhost.clock import SystemClock
 from offhost.daemon.switching import SwitchedOffBackup
-from offhost.errors import Conflict, GateClosed, OffhostError, VmStaysOff, VSphereError
+from offhost.diskimage.image import DiskImage
+from offhost.errors import Conflict, GateClosed, OffhostError, SessionLost, VmStaysOff, VSphereError
 from offhost.ids import RunId
 from offhost.jobs.spec import SwitchingOff
 from offhost.state import State
 from offhost.vsphere.session import VSphere
 from support.sessions import found
+
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
+from support.waiting import until
 
 ON, OFF = "poweredOn", "poweredOff"
 BackedUp = Callable[..., Awaitable[VmReport]]
@@ -213,6 +218,29 @@ async def test_without_tools_nobody_can_be_asked(web: Running) -> None:
     assert web.power == ON
 
 
+async def test_one_that_goes_off_after_the_answer_was_lost_is_started_again(
+    web: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether the call came through, and vCenter shows the VM running for a little longer."""
+
+    went_off = asyncio.Event()
+
+    def go_off() -> None:
+        web.vcenter.power(web.moref, on=False)
+        went_off.set()
+
+    async def lost(*_: object) -> None:
+        asyncio.get_running_loop().call_later(0.3, go_off)
+        raise SessionLost("the connection broke")
+
+    monkeypatch.setattr(powered_off, "switch_off", lost)
+    web.vcenter.set_tools(web.moref, running=False)
+    with pytest.raises(SessionLost):
+        await web.away(force=True)
+    await went_off.wait()
+    assert (web.power, web.promise.stands) == (ON, False)
+
+
 async def test_a_dead_runs_promise_is_kept(web: Running) -> None:
     web.vcenter.power(web.moref, on=False)
     web.promise.stands = True
@@ -234,7 +262,7 @@ async def test_a_dead_run_whose_guest_is_still_shutting_down_is_waited_for(web: 
 def backed_up(web: Running, destination: Destination, tmp_path: Path) -> BackedUp:
     """Backs the VM's folder up with the VM shut down; `meanwhile` happens when the first bytes were read."""
 
-    async def run(meanwhile: Callable[[], object] | None = None) -> VmReport:
+    async def run(meanwhile: Callable[[], object] | None = None, hung_after_s: float = 60.0) -> VmReport:
         waiting = [meanwhile] if meanwhile else []
 
         def progress(_disk: str, done: int, _total: int) -> None:
@@ -247,6 +275,7 @@ def backed_up(web: Running, destination: Destination, tmp_path: Path) -> BackedU
             made_by={},
             progress=progress,
             on_cancelled=lambda _: None,
+            hung_after_s=hung_after_s,
         )
         switching = SwitchedOffBackup(
             vsphere=web.vsphere,
@@ -275,6 +304,31 @@ async def test_a_vm_that_somebody_starts_meanwhile_makes_no_point(
         await backed_up(lambda: web.vcenter.power(web.moref, on=True))
     assert not destination.repository.points.read()[0]
     assert web.power == ON
+
+
+async def test_it_is_started_again_though_a_read_of_its_disks_never_comes_back(
+    web: Running, backed_up: BackedUp, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a mount whose server is gone: a cancelled run leaves the read to itself."""
+    reading, never = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        reading.set()
+        never.wait()
+
+    monkeypatch.setattr(DiskImage, "read_into", hang)
+    run = asyncio.create_task(backed_up(hung_after_s=0.1))
+    await asyncio.to_thread(reading.wait)
+    run.cancel()
+    try:
+        await asyncio.wait([run], timeout=10)
+        assert run.cancelled()
+        assert web.power == ON
+    finally:
+        never.set()
+        await asyncio.wait([run])
+    await until(lambda: list(destination.repository.backend.list("points/")))  # the end of the session that it had
+    assert not destination.repository.points.read()[0]
 
 
 async def test_a_disk_that_is_written_to_though_the_vm_is_off_makes_no_point(
