@@ -81,12 +81,15 @@ class SwitchedOffBackup:
 
 
 async def keep_promises(state: State, clock: Clock, session: Callable[[str], Awaitable[VSphere]]) -> list[str]:
-    """Start the VMs that dead runs shut down and did not start again; says what became of each, a line each."""
-    try:
-        broken = await in_thread(state.broken_promises)
-    except OffhostError as error:
-        return [str(error)]
-    return [await _kept(promise, state, clock, session) for promise in broken]
+    """Start the VMs that dead runs shut down and did not start again; says what became of each, a line each.
+
+    All at once: one whose guest may still be shutting down is waited for, and the others are off meanwhile.
+    """
+    broken, damaged = await in_thread(state.broken_promises)
+    for error in damaged:
+        _log.error("%s", error)
+    lines = await asyncio.gather(*(_kept(promise, state, clock, session) for promise in broken))
+    return [*map(str, damaged), *lines]
 
 
 async def _kept(promise: PowerPromise, state: State, clock: Clock, session: Callable[[str], Awaitable[VSphere]]) -> str:
@@ -96,8 +99,8 @@ async def _kept(promise: PowerPromise, state: State, clock: Clock, session: Call
             outcome = await _started(promise, await session(promise.vcenter), clock)
     except Conflict as error:
         return f"{said}left to that: {error}"
-    except OffhostError as error:
-        _log.error("%sit could NOT be started again: %s", said, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, a VM that stays off must be told with its name
+        _log.error("%sit could NOT be started again: %s", said, error, exc_info=not isinstance(error, OffhostError))
         return f"{said}it could not be started again: {error}"
     _log.warning("%s%s", said, outcome)
     return said + outcome

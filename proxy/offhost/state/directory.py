@@ -22,7 +22,7 @@ from offhost.errors import Conflict, StateError
 from offhost.ids import InstallationId, RunId, VmId, random_id
 from offhost.state.audit import AuditLog
 from offhost.state.claims import Claim, claim, is_held, read_note
-from offhost.state.promises import PowerPromise, promises
+from offhost.state.promises import PowerPromise, read_promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,19 @@ class State:
         file = self.path / "power" / f"{hashlib.sha256(vm_id.encode()).hexdigest()}.json"
         return PowerPromise(file, vcenter, vm_id, vm, run, until)
 
-    def broken_promises(self) -> list[PowerPromise]:
-        """The promises of runs that are dead. Raises: StateError."""
-        return [promise for promise in promises(self.path / "power") if self.is_dead(promise.run)]
+    def broken_promises(self) -> tuple[list[PowerPromise], list[StateError]]:
+        """The promises of runs that are dead, and what is wrong with those that cannot be read: they bar no other."""
+        broken: list[PowerPromise] = []
+        damaged: list[StateError] = []
+        for file in sorted((self.path / "power").glob("*.json")):
+            try:
+                promise = read_promise(file)
+                broken += [promise] if self.is_dead(promise.run) else []
+            except FileNotFoundError:
+                continue  # kept this moment
+            except StateError as error:
+                damaged.append(error)
+        return broken, damaged
 
     def _claim(self, path: Path, holder: str, taken: str) -> Claim:
         with _translated(self.path):

@@ -5,7 +5,6 @@ Owns: a small file for each, durable before it is relied on. Does not own: the k
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -58,15 +57,6 @@ class PowerPromise:
             _flush(self.file.parent)
         except OSError as error:
             raise StateError(f"{self.file}: {error.strerror}") from error
-
-
-def promises(directory: Path) -> Iterator[PowerPromise]:
-    """Those that stand. Raises: StateError for one that cannot be read."""
-    for file in sorted(directory.glob("*.json")):
-        try:
-            yield read_promise(file)
-        except FileNotFoundError:
-            continue  # kept this moment
 
 
 def read_promise(file: Path) -> PowerPromise:

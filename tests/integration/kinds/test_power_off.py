@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from offhost.backup.directory import FolderBackup, vm_folder
 from offhost.backup.powered_off import Away, ShuttingDown, keep, switched_off
 from offhost.backup.report import VmReport
 from offhost.clock import SystemClock
-from offhost.daemon.switching import SwitchedOffBackup
+from offhost.daemon.switching import SwitchedOffBackup, keep_promises
 from offhost.diskimage.image import DiskImage
 from offhost.errors import Conflict, GateClosed, OffhostError, SessionLost, VmStaysOff, VSphereError
 from offhost.ids import RunId
@@ -22,7 +23,6 @@ from offhost.jobs.spec import SwitchingOff
 from offhost.state import State
 from offhost.vsphere.session import VSphere
 from support.sessions import found
-
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 from support.waiting import until
 
@@ -258,6 +258,29 @@ async def test_a_dead_run_whose_guest_is_still_shutting_down_is_waited_for(web: 
     assert (web.power, web.promise.stands) == (ON, False)
 
 
+async def test_no_promise_waits_for_the_vm_of_another_or_bars_its_way(web: Running, tmp_path: Path) -> None:
+    """At the start after a crash: one guest may still be shutting down, one VM is off, one promise is damaged."""
+    off = web.vcenter.create_vm("off", [DiskSpec(1 << 20)])
+    web.vcenter.power(off, on=False)
+    state, clock = State.open(tmp_path / "state"), SystemClock()
+    for moref in (web.moref, off):
+        vm = await found(web.vsphere, moref)
+        until_then = clock.now() + timedelta(seconds=30)
+        state.power_promise("main", vm.id, vm.name, RunId("1" * 32), until=until_then).give()
+    (state.path / "power" / "0.json").write_text("damaged")
+
+    async def session(_: str) -> VSphere:
+        return web.vsphere
+
+    keeping = asyncio.create_task(keep_promises(state, clock, session))
+    await until(lambda: web.vcenter.power_state(off) == ON)
+    assert not keeping.done()
+    web.vcenter.power(web.moref, on=False)
+    lines = await keeping
+    assert [web.power, len(lines)] == [ON, 3]
+    assert "0.json is damaged" in lines[0]
+
+
 @pytest.fixture
 def backed_up(web: Running, destination: Destination, tmp_path: Path) -> BackedUp:
     """Backs the VM's folder up with the VM shut down; `meanwhile` happens when the first bytes were read."""
@@ -317,7 +340,7 @@ async def test_it_is_started_again_though_a_read_of_its_disks_never_comes_back(
         never.wait()
 
     monkeypatch.setattr(DiskImage, "read_into", hang)
-    run = asyncio.create_task(backed_up(hung_after_s=0.1))
+    run = asyncio.ensure_future(backed_up(hung_after_s=0.1))
     await asyncio.to_thread(reading.wait)
     run.cancel()
     try:
