@@ -442,7 +442,11 @@ class SimulatedVCenter:
     # --- accounts
 
     def set_role(self, user: str, password: str, privileges: Collection[str]) -> None:
-        """Let somebody log in who has exactly these privileges everywhere, beside those that every role has."""
+        """Let somebody log in who has exactly these privileges, beside those that every role has.
+
+        Each holds everywhere or, written `PRIVILEGE@WHERE`, on the object of that moref or on all of that kind:
+        VirtualMachine, Datastore, Folder (of VMs, and on these), RootFolder, ResourcePool, Network, HostSystem.
+        """
         self._command("role", name=user, description=password, privileges=sorted(privileges))
 
     # --- troubles

@@ -24,7 +24,7 @@ func (v *vcenter) serveFolder(w http.ResponseWriter, r *http.Request) {
 		counted.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	if v.roles.lacks(v.sessions.user(r), folderNeeds(r.Method)...) != "" {
+	if v.roles.lacks(v.sessions.user(r), folderNeeds(r)) != nil {
 		counted.WriteHeader(http.StatusForbidden)
 		return
 	}

@@ -1,29 +1,22 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
-	"sync"
 
+	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// roles are the accounts beside the administrator's: each has exactly the privileges of its role, granted at the root
-// folder and propagating, and besides the three that every role has: System.Anonymous, System.View and System.Read.
-type roles struct {
-	mu    sync.Mutex
-	known map[string]role // by the user's name
-}
-
-type role struct {
-	password   string
-	privileges map[string]bool
+// need is a privilege on an object.
+type need struct {
+	privilege string
+	on        reference
 }
 
 // needs are the privileges that the vSphere Web Services API reference names under "Required Privileges" of a method;
-// privilegesOf adds those that depend on its arguments. A method that is neither here nor in reading is refused to all
+// needsOf adds those that depend on its arguments. A method that is neither here nor in reading is refused to all
 // but the administrator: whoever has a client call it has to say first what it takes.
 var needs = map[string][]string{
 	"CreateSnapshot_Task":         {"VirtualMachine.State.CreateSnapshot"},
@@ -55,144 +48,120 @@ var reading = map[string]bool{
 	"HasPrivilegeOnEntities": true, "FetchUserPrivilegeOnEntities": true,
 }
 
-func (r *roles) set(user, password string, privileges []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.known == nil {
-		r.known = map[string]role{}
-	}
-	granted := map[string]bool{"System.Anonymous": true, "System.View": true, "System.Read": true}
-	for _, one := range privileges {
-		granted[one] = true
-	}
-	r.known[user] = role{password, granted}
-}
-
-func (r *roles) find(user string) (role, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	found, limited := r.known[user]
-	return found, limited
-}
-
-// lacks is the first of the privileges that the user has not; the administrator has all.
-func (r *roles) lacks(user string, privileges ...string) string {
-	found, limited := r.find(user)
-	if !limited {
-		return ""
-	}
-	for _, one := range privileges {
-		if !found.privileges[one] {
-			return one
-		}
-	}
-	return ""
-}
-
-// privilegesOf is what a call takes.
-func privilegesOf(q *request) []string {
+// needsOf is what a call takes, and on which objects.
+func needsOf(q *request) (wanted []need) {
 	if reading[q.method] {
 		return nil
 	}
 	switch args := q.args.(type) {
 	case *types.ReconfigVM_Task:
-		return reconfigureNeeds(args.Spec)
+		return reconfigureNeeds(q.this, args.Spec)
 	case *types.CreateVM_Task:
-		return append(deviceNeeds(args.Config.DeviceChange), needs[q.method]...)
+		return createNeeds(q.this, args)
 	}
 	for name, privileges := range needs {
 		if strings.EqualFold(name, q.method) { // setCustomValue begins with a small letter on the wire
-			return privileges
+			for _, privilege := range privileges {
+				wanted = append(wanted, need{privilege, concerned(q)})
+			}
+			return wanted
 		}
 	}
-	return []string{"vsim knows no privilege for " + q.method}
+	return []need{{"vsim knows no privilege for " + q.method, q.this}}
+}
+
+// concerned is the object whose privileges count: of a snapshot its VM, of a manager what its arguments name.
+func concerned(q *request) reference {
+	if q.owner != nil {
+		return *q.owner
+	}
+	switch args := q.args.(type) {
+	case *types.MakeDirectory:
+		return datastoreOf(args.Name)
+	case *types.DeleteDatastoreFile_Task:
+		return datastoreOf(args.Name)
+	case *types.BackupFirmwareConfiguration:
+		return reference{Type: "HostSystem", Value: strings.TrimPrefix(q.this.Value, "firmware-")}
+	}
+	return q.this
+}
+
+func datastoreOf(name string) reference {
+	var p object.DatastorePath
+	p.FromString(name)
+	if ds := findDatastore(p.Datastore); ds != nil {
+		return ds.Self
+	}
+	return reference{Type: "Datastore", Value: p.Datastore}
 }
 
 // reconfigureNeeds: what else a client may want to change has to be added here with its privilege.
-func reconfigureNeeds(spec types.VirtualMachineConfigSpec) (wanted []string) {
+func reconfigureNeeds(vm reference, spec types.VirtualMachineConfigSpec) (wanted []need) {
 	if spec.ChangeTrackingEnabled != nil {
-		wanted = append(wanted, "VirtualMachine.Config.ChangeTracking")
+		wanted = append(wanted, need{"VirtualMachine.Config.ChangeTracking", vm})
 		spec.ChangeTrackingEnabled = nil
 	}
 	if !reflect.DeepEqual(spec, types.VirtualMachineConfigSpec{}) {
-		wanted = append(wanted, "vsim knows no privilege for other changes of a configuration")
+		wanted = append(wanted, need{"vsim knows no privilege for other changes of a configuration", vm})
 	}
 	return wanted
 }
 
-func deviceNeeds(changes []types.BaseVirtualDeviceConfigSpec) (wanted []string) {
-	for _, change := range changes {
+func createNeeds(folder reference, args *types.CreateVM_Task) []need {
+	wanted := []need{
+		{"VirtualMachine.Inventory.Create", folder},
+		{"Resource.AssignVMToPool", args.Pool},
+		{"Datastore.AllocateSpace", datastoreOf(args.Config.Files.VmPathName)},
+	}
+	for _, change := range args.Config.DeviceChange {
 		spec := change.GetVirtualDeviceConfigSpec()
-		switch spec.Device.(type) {
+		switch device := spec.Device.(type) {
 		case *types.VirtualDisk:
 			if spec.FileOperation == "" {
-				wanted = append(wanted, "VirtualMachine.Config.AddExistingDisk")
+				wanted = append(wanted, need{"VirtualMachine.Config.AddExistingDisk", folder})
 			} else {
-				wanted = append(wanted, "VirtualMachine.Config.AddNewDisk")
+				wanted = append(wanted, need{"VirtualMachine.Config.AddNewDisk", folder})
 			}
 		case types.BaseVirtualEthernetCard:
-			wanted = append(wanted, "Network.Assign")
+			wanted = append(wanted, need{"Network.Assign", networkOf(device.GetVirtualEthernetCard().Backing)})
 		}
 	}
 	return wanted
+}
+
+func networkOf(backing types.BaseVirtualDeviceBackingInfo) reference {
+	if port, ok := backing.(*types.VirtualEthernetCardDistributedVirtualPortBackingInfo); ok {
+		return reference{Type: "DistributedVirtualPortgroup", Value: port.Port.PortgroupKey}
+	}
+	if plain, ok := backing.(*types.VirtualEthernetCardNetworkBackingInfo); ok && plain.Network != nil {
+		return *plain.Network
+	}
+	return reference{Type: "Network"}
 }
 
 // folderNeeds is what a request to /folder takes: to read is one of the low level file operations of the datastore
 // browser ("vSphere Security", Datastore Privileges).
-func folderNeeds(method string) []string {
-	if method == http.MethodGet || method == http.MethodHead {
-		return []string{"Datastore.Browse", "Datastore.FileManagement"}
+func folderNeeds(r *http.Request) []need {
+	on := reference{Type: "Datastore", Value: r.URL.Query().Get("dsName")}
+	if ds := findDatastore(on.Value); ds != nil {
+		on = ds.Self
 	}
-	return []string{"Datastore.FileManagement"}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return []need{{"Datastore.Browse", on}, {"Datastore.FileManagement", on}}
+	}
+	return []need{{"Datastore.FileManagement", on}}
 }
 
-// restNeeds is what a request to vAPI takes.
-func restNeeds(r *http.Request) []string {
+// restNeeds is what a request to vAPI takes. Tags are no part of the inventory: what is done with them is granted at
+// the top.
+func restNeeds(r *http.Request) []need {
+	top := *datacenter.Parent
 	action := r.URL.Query().Get("~action")
 	switch {
 	case r.Method == http.MethodGet, strings.HasPrefix(action, "list-"), strings.HasSuffix(r.URL.Path, "/cis/session"):
 		return nil
 	case action == "attach":
-		return []string{"InventoryService.Tagging.AttachTag", "InventoryService.Tagging.ObjectAttachable"}
+		return []need{{"InventoryService.Tagging.AttachTag", top}, {"InventoryService.Tagging.ObjectAttachable", top}}
 	}
-	return []string{"vsim knows no privilege for " + r.Method + " " + r.URL.Path}
-}
-
-func sendNoPermission(w http.ResponseWriter, q *request, privilege string) {
-	sendFault(w, "NoPermission", "Permission to perform this operation was denied.", fmt.Sprintf(
-		`<object type="%s">%s</object><privilegeId>%s</privilegeId>`, q.this.Type, escape(q.this.Value), escape(privilege)))
-}
-
-// answerOnPrivileges answers what AuthorizationManager is asked about a limited user; false for the administrator, of
-// whom the stock simulator says that he may everything.
-func (v *vcenter) answerOnPrivileges(w http.ResponseWriter, q *request) bool {
-	user := v.sessions.user(q.http)
-	found, limited := v.roles.find(user)
-	if !limited {
-		return false
-	}
-	var reply strings.Builder
-	switch args := q.args.(type) {
-	case *types.HasPrivilegeOnEntities:
-		for _, entity := range args.Entity {
-			fmt.Fprintf(&reply, `<returnval><entity type="%s">%s</entity>`, entity.Type, escape(entity.Value))
-			for _, one := range args.PrivId {
-				fmt.Fprintf(&reply, `<privAvailability><privId>%s</privId><isGranted>%v</isGranted></privAvailability>`,
-					escape(one), found.privileges[one])
-			}
-			reply.WriteString(`</returnval>`)
-		}
-	case *types.FetchUserPrivilegeOnEntities:
-		for _, entity := range args.Entities {
-			fmt.Fprintf(&reply, `<returnval><entity type="%s">%s</entity>`, entity.Type, escape(entity.Value))
-			for one := range found.privileges {
-				fmt.Fprintf(&reply, `<privileges>%s</privileges>`, escape(one))
-			}
-			reply.WriteString(`</returnval>`)
-		}
-	default:
-		return false
-	}
-	sendReply(w, q.method, reply.String())
-	return true
+	return []need{{"vsim knows no privilege for " + r.Method + " " + r.URL.Path, top}}
 }

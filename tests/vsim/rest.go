@@ -21,7 +21,7 @@ func (v *vcenter) serveREST(w http.ResponseWriter, r *http.Request) {
 		v.openREST(w, r, user, password)
 		return
 	}
-	if v.roles.lacks(v.sessions.user(r), restNeeds(r)...) != "" {
+	if v.roles.lacks(v.sessions.user(r), restNeeds(r)) != nil {
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}

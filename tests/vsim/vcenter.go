@@ -84,12 +84,12 @@ func (v *vcenter) serveSDK(w http.ResponseWriter, r *http.Request) {
 		sendFault(w, "InvalidLogin", "Cannot complete login due to an incorrect user name or password.", "")
 		return
 	}
-	if privilege := v.roles.lacks(v.sessions.user(r), privilegesOf(q)...); privilege != "" {
-		sendNoPermission(w, q, privilege)
-		return
-	}
 	if snapshot := findSnapshot(q.this); snapshot != nil {
 		q.owner = &snapshot.Vm
+	}
+	if lacks := v.roles.lacks(v.sessions.user(r), needsOf(q)); lacks != nil && !gone(q) {
+		sendNoPermission(w, lacks)
+		return
 	}
 	if due := v.rules.match(q); due != nil {
 		v.serveFaulty(w, q, due)

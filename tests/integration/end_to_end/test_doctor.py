@@ -53,6 +53,16 @@ def test_a_privilege_that_a_job_needs_is_named_with_where_and_the_mend(site: Sit
     assert "VirtualMachine.State.RemoveSnapshot" in lacks["hint"]
 
 
+def test_of_many_vms_those_are_named_on_which_it_is_lacking(site: Site) -> None:
+    other = site.vcenter.create_vm(f"{site.name}-twin", powered_on=False)
+    job = site.folder / "jobs.d" / "nightly.yaml"
+    job.write_text(job.read_text().replace(site.name, f"{site.name}*"))
+    privilege = "VirtualMachine.State.CreateSnapshot"
+    give_role(site, [f"{privilege}@{other}", *(one for one in ids(BACKUP) if one != privilege)])
+    lacks = found(examined(site)[1], "privileges: image")
+    assert lacks["said"].endswith(f"on {site.name}")
+
+
 def test_what_no_job_uses_is_not_asked_for(site: Site) -> None:
     give_role(site, ids([Feature.IMAGE]))
     job = site.folder / "jobs.d" / "nightly.yaml"

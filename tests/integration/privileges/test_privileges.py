@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from offhost.vsphere.privileges import NEEDS, Feature, ids
+from offhost.vsphere.privileges import NEEDS, Feature, Place, ids
 
 pytestmark = [pytest.mark.vsim, pytest.mark.slow]
 
@@ -18,25 +18,43 @@ SINGLE = [
 ]
 
 
-@pytest.mark.parametrize("feature", list(Feature))
-async def test_a_features_privileges_are_enough_for_it(deeds_of: Any, feature: Feature) -> None:
-    also = (Feature.IMAGE,) if feature in _NEED_A_SNAPSHOT else ()
-    async with deeds_of(ids([feature, *also])) as deeds:
-        assert await deeds.do(feature) == []
-
-
 _NEED_A_SNAPSHOT = (Feature.CHANGE_TRACKING, Feature.QUIESCING, Feature.FOLDER_READING, Feature.LATENCY)
 """What is of no use without the snapshot of kind image."""
 
 
+KINDS = {
+    Place.VM: "VirtualMachine",
+    Place.DATASTORE: "Datastore",
+    Place.FOLDER: "Folder",
+    Place.POOL: "ResourcePool",
+    Place.NETWORK: "Network",
+    Place.HOST: "HostSystem",
+    Place.ROOT: "RootFolder",
+}
+
+
+@pytest.mark.parametrize("feature", list(Feature))
+async def test_a_features_privileges_are_enough_for_it_on_the_objects_that_the_table_names(
+    deeds_of: Any, feature: Feature
+) -> None:
+    features = {feature, Feature.IMAGE} if feature in _NEED_A_SNAPSHOT else {feature}
+    grants = {f"{one.id}@{KINDS[one.on]}" for needed in features for one in NEEDS[needed]}
+    async with deeds_of(grants) as deeds:
+        assert await deeds.do(feature) == []
+
+
 @pytest.mark.parametrize(("feature", "privilege"), SINGLE)
-async def test_without_one_of_its_privileges_a_feature_fails_and_names_it(
+async def test_without_one_of_them_there_though_it_is_held_on_all_else_the_feature_fails_and_names_it(
     deeds_of: Any, feature: Feature, privilege: str
 ) -> None:
-    every = set(ids(Feature))
-    async with deeds_of(every - {privilege}) as deeds:
-        said = await deeds.do(feature)
-    assert any(privilege in line for line in said), said
+    (place,) = {one.on for one in NEEDS[feature] if one.id == privilege}
+    held = {one for one in ids(Feature) if one != privilege}
+    reached = {KINDS[place]} | (
+        {"VirtualMachine"} if place is Place.FOLDER else {"Folder"} if place is Place.VM else set()
+    )
+    elsewhere = {f"{privilege}@{kind}" for kind in KINDS.values() if kind not in reached}
+    async with deeds_of(held | elsewhere) as deeds:
+        assert any(privilege in line for line in await deeds.do(feature))
 
 
 async def test_one_role_does_everything(deeds_of: Any) -> None:
