@@ -101,7 +101,7 @@ async def switched_off(vsphere: VSphere, away: Away, terms: ShuttingDown, promis
         raise VmStaysOff(away.problem, hint=_STAYS_OFF_HINT)
 
 
-_STAYS_OFF_HINT = "start it in vCenter; offhost tries again when it starts, and before the job's next run"
+_STAYS_OFF_HINT = "start it in vCenter; the daemon tries again every ten minutes, and the job's next run does"
 
 
 async def _started_again(power: "_Power", promise: Promise) -> str | None:

@@ -1,5 +1,6 @@
 """Everything, built once from the configuration: for the daemon, and for commands that work without one."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from offhost.state import State
 
 _log = logging.getLogger(__name__)
 
+_CLEAR_EVERY_S = 600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
@@ -46,6 +49,16 @@ class Proxy:
         """
         for run_id in await in_thread(end_interrupted, self.state, self.catalog, self.clock):
             _log.warning("run %s was interrupted", run_id)
+
+    async def keep_clear(self, every_s: float = _CLEAR_EVERY_S) -> None:
+        """Remove leftovers now and from time to time; ends by cancellation.
+
+        A run of this very process gives up when vCenter is away for longer than its patience: the snapshot that stays
+        would grow, and the VM that was shut down would stay off, until the job's next run.
+        """
+        while True:
+            await self.remove_leftovers()
+            await asyncio.sleep(every_s)
 
     async def remove_leftovers(self) -> None:
         """Remove what dead runs left in vSphere: as slow as that is to answer, and safe beside runs.

@@ -5,15 +5,17 @@ vCenter that does not answer or a repository that is not there fails the jobs th
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from offhost.acceptance.life import Acceptance
 from offhost.acceptance.verdict import Step
-from offhost.aio import in_own_thread, in_thread, shielded
+from offhost.aio import Abandon, in_own_thread, in_thread, shielded
 from offhost.backup.destination import Destination
 from offhost.backup.directory import FolderBackup, VmFolder, folder_plan, vm_folder
 from offhost.backup.host import HostBackup, host_plan
@@ -44,6 +46,7 @@ from offhost.repository.lifetime.expiry import Judgement
 from offhost.repository.repository import Repository
 from offhost.restore.vm import VmRestore
 from offhost.snapshot.growth import SnapshotLimits
+from offhost.snapshot.held import HUNG_AFTER_S
 from offhost.snapshot.leftovers import remove_leftovers
 from offhost.snapshot.removal import RemovalTurns
 from offhost.state import Claim, State
@@ -61,6 +64,8 @@ from offhost.vsphere.snapshots import Owner
 from offhost.vsphere.tags import tagged
 from offhost.vsphere.trust import Endpoint
 from offhost.vsphere.values import Vm
+
+_log = logging.getLogger(__name__)
 
 EngineScope: TypeAlias = Callable[[Configuration, State, Events, Clock], AbstractAsyncContextManager[VmEngine]]
 """Builds the engine; leaving the scope closes what it opened."""
@@ -130,7 +135,7 @@ class Engine:
     async def select(self, job: JobSpec) -> Selection:
         """What the job means, now."""
         if job.folder is not None:
-            return Selection([await in_thread(vm_folder, job.folder.path)])
+            return Selection([await _looked_at(job.folder.path)])
         session = await self.session(job.vcenter)
         if job.kind == "host":
             return selected_hosts(job, await hosts(session))
@@ -196,7 +201,7 @@ class Engine:
         match subject:
             case VmFolder():
                 switched_off = job.folder is not None and job.folder.switching_off is not None
-                return await in_thread(partial(folder_plan, subject, switched_off=switched_off))
+                return await in_own_thread(partial(folder_plan, subject, switched_off=switched_off))
             case EsxHost():
                 return host_plan(subject)
         raise TypeError(f"nothing is known about backing up a {type(subject).__name__}")
@@ -385,6 +390,15 @@ class Engine:
         for destination in self._repositories.items.values():
             await in_thread(destination.repository.close)
         await in_thread(self._workers.close)
+
+
+async def _looked_at(path: Path) -> VmFolder:
+    """Who lies in a folder; where its mount hangs, that costs the threads that others share nothing."""
+
+    def hangs() -> None:
+        _log.error("%s: cannot be looked at: its file system does not answer", path)
+
+    return await in_own_thread(vm_folder, path, abandon=Abandon(HUNG_AFTER_S, hangs))
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """The daemon's life: start in order, serve, stop in order.
 
 Start: be the only one, open the catalog, close the records of dead runs, answer REST, start jobs; what dead runs left
-in vSphere is removed beside all that. Stop (SIGTERM, Ctrl-C): start no more, cancel what runs and wait for its
-clean-up, end. A second signal ends at once: what is left then, the next start finds and removes.
+in vSphere is removed beside all that, and looked for every ten minutes. Stop (SIGTERM, Ctrl-C): start no more, cancel
+what runs and wait for its clean-up, end. A second signal ends at once: what is left then, the next start removes.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def _serve(proxy: Proxy, claim: Claim) -> None:
 async def _work(proxy: Proxy, claim: Claim) -> None:
     listen = proxy.configuration.listen
     async with asyncio.TaskGroup() as group:
-        clearing_up = group.create_task(proxy.remove_leftovers(), name="removal of leftovers")
+        clearing_up = group.create_task(proxy.keep_clear(), name="removal of leftovers")
         dispatcher = Dispatcher(proxy.jobs, proxy.runner, group)
         async with serving(application(_served(proxy, dispatcher)), listen.address, listen.port) as url:
             schedule = Schedule(lambda job: dispatcher.start(job, "schedule"))

@@ -1,8 +1,8 @@
 """What a run that died left behind: found by what snapshots say of themselves, and removed.
 
 Owns: which snapshot is a leftover. Only ours, by the installation's id, and only when the run that its description
-names is provably dead; whatever else there is, is not touched. They are looked for when offhost starts, and on each
-VM before its backup, since a run can also give up on a removal while the daemon lives on.
+names is provably dead; whatever else there is, is not touched. They are looked for when offhost starts, by the
+daemon every ten minutes, since a run can also give up on a removal while it lives on, and on each VM before its backup.
 """
 
 import logging
