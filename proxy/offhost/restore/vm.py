@@ -86,7 +86,7 @@ class VmRestore:
         where = datastore or str(point.manifest.disks[0].source.get("datastore", ""))
         await self._free(new_name, where)
         work = _Restore(self, point, saved, directory=f"[{where}] {new_name}", folder=folder)
-        with acting(Actor("restore")):
+        with acting(Actor("restore"), within_others=True):
             try:
                 return await work.execute(self.mounts.get(where))
             except BaseException:

@@ -17,7 +17,7 @@ from pyVmomi import SoapStubAdapter, vim, vmodl
 
 from offhost.errors import OffhostError, ReadFailed, SessionLost
 from offhost.ids import random_id
-from offhost.vsphere.faults import said
+from offhost.vsphere.faults import translated
 from offhost.vsphere.values import Vm
 
 READING = frozenset(
@@ -87,9 +87,12 @@ def unlogged(_: Change) -> None:
 
 
 @contextmanager
-def acting(actor: Actor) -> Iterator[None]:
-    """What is changed within the scope, and by tasks and threads that begin in it, is changed for this actor."""
-    token = _actor.set(actor)
+def acting(actor: Actor, *, within_others: bool = False) -> Iterator[None]:
+    """What is changed within the scope, and by tasks and threads that begin in it, is changed for this actor.
+
+    `within_others`: for whoever acts already, if anybody does.
+    """
+    token = _actor.set(_actor.get() or actor if within_others else actor)
     try:
         yield
     finally:
@@ -143,7 +146,13 @@ class Changing:
         if error is None:
             self._log(replace(change, outcome="done"))
         else:
-            self._log(replace(change, outcome="failed" if told else "unknown", problem=_words(error)))
+            self._log(replace(change, outcome="failed" if told else "unknown", problem=self._words(error)))
+
+    def _words(self, error: BaseException) -> str:
+        """What is not said by the change itself."""
+        if isinstance(error, vmodl.MethodFault):
+            error = translated(error, self.what)
+        return str(error).removeprefix(f"{self.what}: ") or type(error).__name__
 
 
 @contextmanager
@@ -181,7 +190,3 @@ def _is_told(error: BaseException) -> bool:
 
 def _is_break(error: OffhostError) -> bool:
     return isinstance(error, SessionLost | ReadFailed)
-
-
-def _words(error: BaseException) -> str:
-    return said(error) if isinstance(error, vmodl.MethodFault) else str(error) or type(error).__name__

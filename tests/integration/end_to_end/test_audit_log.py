@@ -62,6 +62,8 @@ def test_what_the_simulator_was_asked_to_change_is_in_the_log(site: Site) -> Non
         "Destroy_Task",
     }
     assert {line["outcome"] for line in lines} == {"done"}
+    assert {line["purpose"] for line in lines} == {"backup", "restore", "acceptance"}
+    assert all(line["run"] for line in lines if line["purpose"] != "restore")
 
 
 @pytest.mark.narrow
@@ -89,12 +91,15 @@ def test_a_line_says_who_what_and_to_which_vm(site: Site) -> None:
 
 
 def test_what_failed_is_in_the_log_with_why(site: Site) -> None:
-    site.vcenter.rules([Rule("CreateSnapshot*", mode="task", fault="InsufficientResourcesFault")])
-    assert site.run_job().code == 1
-    lines = logged(site)
-    assert lines
-    assert {line["outcome"] for line in lines} == {"failed"}
-    assert "InsufficientResourcesFault" in lines[0]["problem"]
+    lacks = {"privilegeId": "VirtualMachine.State.CreateSnapshot"}
+    for rule, words in (
+        (Rule("CreateSnapshot*", mode="task", fault="InsufficientResourcesFault"), "InsufficientResourcesFault"),
+        (Rule("CreateSnapshot*", fault="NoPermission", fields=lacks), "lacks VirtualMachine.State.CreateSnapshot"),
+    ):
+        site.vcenter.rules([rule])
+        assert site.run_job().code == 1
+        last = logged(site)[-1]
+        assert (last["outcome"], words in last["problem"]) == ("failed", True)
 
 
 def test_a_call_whose_answer_was_lost_has_an_unknown_outcome(site: Site) -> None:
