@@ -44,6 +44,8 @@ class LatencyMeter:
             self._counters = _counters(live, manager)
         stores = properties(live, vim.Datastore, row.get("datastore", []), ["summary.name", "summary.url"])
         names = {_instance(str(store["summary.url"])): str(store["summary.name"]) for store in stores.values()}
+        if not names or not self._counters:
+            return {}  # to ask for none means all there are
         return _longest(manager.QueryPerf([_query(row["runtime.host"], self._counters, list(names))]), names)
 
 

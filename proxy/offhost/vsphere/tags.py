@@ -85,12 +85,17 @@ def _named_tags(ask: Ask, patterns: Collection[str]) -> Iterator[tuple[str, str]
     """The tags that the patterns mean, by id, as `category:tag`."""
     for category_id in ask("GET", f"{_TAGGING}/category") or ():
         category = str(ask("GET", f"{_TAGGING}/category/id:{category_id}")["name"])
-        if not any(fnmatchcase(category, pattern.partition(":")[0]) for pattern in patterns):
+        if not any(fnmatchcase(category, part) for pattern in patterns for part in _categories(pattern)):
             continue
         for tag in ask("POST", f"{_TAGGING}/tag/id:{category_id}?~action=list-tags-for-category") or ():
             name = f"{category}:{ask('GET', f'{_TAGGING}/tag/id:{tag}')['name']}"
             if any(fnmatchcase(name, pattern) for pattern in patterns):
                 yield str(tag), name
+
+
+def _categories(pattern: str) -> list[str]:
+    """What of a `category:tag` may be the category: names, and ranges of letters, may have a colon, too."""
+    return [pattern[:at] for at, letter in enumerate(pattern) if letter == ":"]
 
 
 def _bearers(ask: Ask, tags: Sequence[str]) -> dict[str, list[str]]:

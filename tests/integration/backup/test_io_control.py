@@ -16,6 +16,7 @@ from offhost.errors import Stopped
 from offhost.extents import Extent, ExtentMap
 from offhost.ids import image_id
 from offhost.pacing import Pace, Paces
+from offhost.vsphere import latency
 from offhost.vsphere.latency import LatencyMeter
 from offhost.vsphere.session import VSphere
 from support.backed_up_vms import BackedUpVm
@@ -109,6 +110,15 @@ async def test_a_slow_datastore_is_read_slower_and_then_faster_again(
     vcenter.set_latency("DS1", 10)
     await until(bound=False)
     watching.cancel()
+
+
+async def test_an_endpoint_that_does_not_count_latency_is_not_asked_for_everything_it_counts(
+    vcenter: SimulatedVCenter, vsphere: VSphere, web: BackedUpVm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "_COUNTERS", ("datastore.noSuch.average",))
+    vcenter.set_latency("DS1", 80)
+    assert await LatencyMeter(vsphere).of(await found(vsphere, web.moref)) == {}
+    assert "QueryPerf" not in vcenter.calls().methods
 
 
 async def test_a_run_that_was_slowed_down_says_so(

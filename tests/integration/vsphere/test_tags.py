@@ -22,14 +22,19 @@ async def vm(vcenter: SimulatedVCenter, vsphere: VSphere) -> Vm:
     return await find(vsphere, vcenter.create_vm("web", [DiskSpec(1 << 20)]))
 
 
+async def made_tag(vsphere: VSphere, category: str, name: str) -> dict[str, str]:
+    """A new tag of a new category."""
+    with vsphere.changing("making a tag", name), vsphere.rest.session() as ask:
+        spec = {"name": category, "description": "", "cardinality": "SINGLE", "associable_types": []}
+        made = ask("POST", f"{TAGGING}/category", {"create_spec": spec})
+        tag = ask("POST", f"{TAGGING}/tag", {"create_spec": {"name": name, "description": "", "category_id": made}})
+    return {"id": str(tag), "name": name, "category": category}
+
+
 @pytest.fixture
 async def gold(vsphere: VSphere) -> dict[str, str]:
     """The tag `backup:gold`."""
-    with vsphere.changing("making a tag", "backup:gold"), vsphere.rest.session() as ask:
-        category = {"name": "backup", "description": "", "cardinality": "SINGLE", "associable_types": []}
-        made = ask("POST", f"{TAGGING}/category", {"create_spec": category})
-        tag = ask("POST", f"{TAGGING}/tag", {"create_spec": {"name": "gold", "description": "", "category_id": made}})
-    return {"id": str(tag), "name": "gold", "category": "backup"}
+    return await made_tag(vsphere, "backup", "gold")
 
 
 async def test_a_vm_without_tags_has_none(vsphere: VSphere, vm: Vm) -> None:
@@ -71,6 +76,13 @@ async def test_the_bearers_of_tags_are_told_by_pattern(
     bearers = await tagged(vsphere, patterns)
     assert {pattern for pattern in patterns if bearers[pattern] == {vm.moref}} == set(patterns[:3])
     assert all(bearers[pattern] == frozenset() for pattern in patterns[3:])
+
+
+async def test_a_category_may_have_a_colon_in_its_name(vcenter: SimulatedVCenter, vsphere: VSphere, vm: Vm) -> None:
+    await attach_tags(vsphere, vm, [await made_tag(vsphere, "ops:backup", "none")])
+    patterns = ["ops:backup:none", "[a-z:]*:none", "ops:none"]
+    bearers = await tagged(vsphere, patterns)
+    assert [bearers[pattern] for pattern in patterns] == [{vm.moref}, {vm.moref}, frozenset()]
 
 
 async def test_asking_for_tags_costs_no_more_for_more_vms(
