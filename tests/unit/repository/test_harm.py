@@ -52,7 +52,7 @@ def restores(repository: Repository, point: Manifest) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1 << 32), flips=st.integers(1, 4), data=st.booleans())
 def test_harmed_is_what_does_not_restore(workers: SpanWorkers, seed: int, flips: int, data: bool) -> None:
     rng = random.Random(seed)
