@@ -15,6 +15,7 @@ from pathlib import Path
 
 from offhost.backend.contract import ObjectInfo
 from offhost.backend.mounts import check_uncached
+from offhost.blockio import flush_directory
 from offhost.errors import (
     AccessDenied,
     BackendError,
@@ -58,7 +59,7 @@ class LocalBackend:
             for prefix in [*parents, _TEMPORARY, *prefixes]:
                 (root / prefix).mkdir(mode=0o700, exist_ok=True)
             for directory in (root.absolute().parent, root, *(root / parent for parent in parents)):
-                _flush_directory(directory)
+                flush_directory(directory)
         return cls(root)
 
     @property
@@ -110,8 +111,8 @@ class LocalBackend:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             os.link(temporary, path)
             with _kept_visible(path):
-                _flush_directory(path.parent)
-                _flush_directory(path.parent.parent)  # whoever made the folder may have died before its flush
+                flush_directory(path.parent)
+                flush_directory(path.parent.parent)  # whoever made the folder may have died before its flush
 
     @contextmanager
     def _written_beside(self, data: bytes | bytearray | memoryview) -> Iterator[Path]:
@@ -180,7 +181,7 @@ class LocalBackend:
         for folder in {(self.root / name).parent for name in names}:
             with _translated(folder), suppress(FileNotFoundError):
                 try:
-                    _flush_directory(folder)
+                    flush_directory(folder)
                 except OSError as error:
                     if error.errno not in (errno.EINVAL, errno.EROFS):  # read-only media know no flush
                         raise
@@ -196,7 +197,7 @@ class LocalBackend:
         path = self.root / name
         with _translated(path), suppress(FileNotFoundError):
             path.unlink(missing_ok=True)
-            _flush_directory(path.parent)  # also when it was gone: an earlier flush may have failed
+            flush_directory(path.parent)  # also when it was gone: an earlier flush may have failed
 
     def sweep_temporary(self) -> int:
         """Remove what dead writers left in `tmp/`; a living one holds a lock on its file. Returns how many."""
@@ -222,14 +223,6 @@ def _kept_visible(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BackendError(f"{path}: is there, but its directory could not be flushed: {error.strerror}") from error
-
-
-def _flush_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

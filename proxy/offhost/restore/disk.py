@@ -9,7 +9,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from offhost.blockio import FileWriteAt, ReadAt
+from offhost.blockio import FileWriteAt, ReadAt, flush_directory
 from offhost.chunking.workers import SpanWorkers
 from offhost.errors import Conflict, NoSpace, RestoreFailed, UsageError
 from offhost.transport.copying import Progress, copy_out
@@ -33,7 +33,7 @@ def restore_disk(source: ReadAt, to: Path, workers: SpanWorkers, progress: Progr
         finally:
             target.close()
         _name(partial, to)
-        _flush_directory(to.parent)
+        flush_directory(to.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"{to}: {error.strerror}", hint="free some space, or restore elsewhere") from error
@@ -53,11 +53,3 @@ def _name(partial: Path, to: Path) -> None:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         partial.rename(to)  # a file system without links
-
-
-def _flush_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -7,6 +7,7 @@ import errno
 import os
 from pathlib import Path
 
+from offhost.blockio import flush_directory
 from offhost.errors import Conflict, NoSpace, NotFound, RestoreFailed, UsageError
 from offhost.repository.points.manifest import PointFile
 from offhost.repository.points.restorepoint import RestorePoint
@@ -44,6 +45,7 @@ def export(point: RestorePoint, file: PointFile, to: Path) -> None:
             target.write(content)
             target.flush()
             os.fsync(descriptor)
+        flush_directory(to.parent)
     except OSError as error:
         to.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

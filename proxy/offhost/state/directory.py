@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from offhost.blockio import flush_directory
 from offhost.errors import Conflict, StateError
 from offhost.ids import InstallationId, RunId, VmId, random_id
 from offhost.state.audit import AuditLog
@@ -185,17 +186,9 @@ def _create_durably(file: Path, text: str) -> None:
             os.link(temporary, file)
         except FileExistsError:
             return
-        _fsync_directory(file.parent)
+        flush_directory(file.parent)
     finally:
         temporary.unlink()
-
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _HINTS = {

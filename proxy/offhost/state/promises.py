@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from offhost.blockio import flush_directory
 from offhost.clock import moment, rfc3339
 from offhost.errors import StateError
 from offhost.ids import RunId, VmId, random_id
@@ -43,7 +44,7 @@ class PowerPromise:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(self.file)
-            _flush(self.file.parent)
+            flush_directory(self.file.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StateError(
@@ -54,7 +55,7 @@ class PowerPromise:
         """It has been kept. Raises: StateError."""
         try:
             self.file.unlink(missing_ok=True)
-            _flush(self.file.parent)
+            flush_directory(self.file.parent)
         except OSError as error:
             raise StateError(f"{self.file}: {error.strerror}") from error
 
@@ -72,11 +73,3 @@ def read_promise(file: Path) -> PowerPromise:
             f"{file} is damaged: a VM that was shut down for its backup may be off",
             hint="see in vCenter that the VMs of jobs with consistency: power_off run, then delete the file",
         ) from error
-
-
-def _flush(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

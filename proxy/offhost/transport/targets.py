@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, read_bytes
+from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, flush_directory, read_bytes
 from offhost.chunking.workers import SpanWorkers
 from offhost.diskimage import flat_name
 from offhost.errors import Conflict, NotFound, TransportError, UsageError
@@ -86,7 +86,7 @@ class DatastoreTarget:
             stack.callback(target.close)
             target.write_at(0, content)
             target.sync()
-            _sync_folder(self.folder)
+            flush_directory(self.folder)
 
 
 class WritableFolder(ReadableFolder, Protocol):
@@ -166,13 +166,5 @@ def _is_empty_folder(path: Path) -> bool:
         return False
     try:
         return not os.listdir(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)

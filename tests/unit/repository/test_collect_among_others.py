@@ -184,3 +184,19 @@ def test_what_is_said_to_be_kept_is_what_the_sweep_leaves_that_came_first(
         assert done.spared_packs == 2
         assert packs_of(root) >= {needed, dead}
         assert content(repository, kept) == noise(1, MIB)
+
+
+def test_a_process_that_lives_long_remembers_no_points_and_marks_that_others_collected(
+    root: Path, workers: SpanWorkers
+) -> None:
+    with opened(root) as daemon, opened(root) as other:
+        gone = back_up(other, Memory(noise(1, MIB)), workers)
+        assert daemon.points.latest(gone.vm_id) == gone
+        other.marks.forget(gone.id, "expired")
+        assert daemon.points.latest(gone.vm_id) is None
+        collector(other).run()
+        kept = back_up(other, Memory(noise(2, MIB)), workers)
+        assert daemon.points.latest(kept.vm_id) == kept
+        remembered = repr(vars(daemon.points)["_orders"]) + repr(daemon.marks)
+        assert remembered.count(kept.id) > 0
+        assert gone.id not in remembered

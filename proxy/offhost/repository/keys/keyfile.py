@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import blake3
 
+from offhost.blockio import flush_directory
 from offhost.errors import Conflict, UsageError
 
 _MAGIC = "offhost-key-file-1"
@@ -70,7 +71,7 @@ class KeyFile:
                 file.write(self.text())
                 file.flush()
                 os.fsync(fd)
-            _flush_directory(path.absolute().parent)
+            flush_directory(path.absolute().parent)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise UsageError(
@@ -80,11 +81,3 @@ class KeyFile:
 
 def _check(key: bytes) -> str:
     return blake3.blake3(key, derive_key_context=_CHECK_CONTEXT).digest(4).hex()
-
-
-def _flush_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -142,7 +142,11 @@ class Marks:
         on_unreadable: Callable[[re.Match[str], OffhostError], object] = lambda *_: None,
     ) -> Iterator[T]:
         """What the marks say whose names have this form; those that do not open are told."""
-        for item in self._backend.list("marks/"):
+        listed = list(self._backend.list("marks/"))
+        if len(self._known) > len(listed):  # some have gone with what they marked
+            there = {item.name for item in listed}
+            self._known = {name: mark for name, mark in list(self._known.items()) if name in there}
+        for item in listed:
             if found := form.fullmatch(item.name):
                 try:
                     said = parse(found, self._read(item.name))

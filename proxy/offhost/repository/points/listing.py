@@ -32,7 +32,7 @@ class Points:
     def __init__(self, backend: Backend, keyring: Keyring, graveyard: Graveyard, marks: Marks) -> None:
         self._backend, self._keyring = backend, keyring
         self._graveyard, self._marks = graveyard, marks
-        self._orders: dict[str, Order | None] = {}
+        self._orders: dict[str, dict[str, Order]] = {}
         self._tombstones: set[str] = set()
 
     def all(self) -> list[Manifest]:
@@ -55,25 +55,34 @@ class Points:
 
         Which one is older is remembered by this process: points do not change. Raises: as `latest`.
         """
-        dead, orders = self.gone(strict=True) if gone is None else gone, dict[str, Order]()
-        for item in self._backend.list(f"points/{self._keyring.vm_folder(vm)}/"):
-            if item.name.rpartition("/")[2] not in dead and (order := self._order(item.name)):
-                orders[item.name] = order
+        orders = self._orders_in(
+            f"points/{self._keyring.vm_folder(vm)}/", self.gone(strict=True) if gone is None else gone
+        )
         for name in sorted(orders, key=orders.__getitem__, reverse=True):
             with suppress(IntegrityError):  # damaged since it was looked at
                 if point := self._read(name):
                     yield point
 
+    def _orders_in(self, folder: str, dead: Collection[str]) -> dict[str, Order]:
+        """Where the points of a VM that count and, by now, open stand among each other.
+
+        Of a VM's points no more is remembered than are there: a daemon sees a great many come and go.
+        """
+        known, orders = self._orders.get(folder, {}), dict[str, Order]()
+        for item in self._backend.list(folder):
+            if item.name.rpartition("/")[2] not in dead and (order := known.get(item.name) or self._order(item.name)):
+                orders[item.name] = order
+        self._orders[folder] = orders
+        return orders
+
     def _order(self, name: str) -> Order | None:
-        """Where a point stands among those of its VM; None for what does not count or, by now, does not open."""
-        if name not in self._orders:
-            try:
-                point = self._read(name)
-            except IntegrityError as error:
-                _log.warning("%s", error)
-                return None
-            self._orders[name] = point.order if point else None
-        return self._orders[name]
+        """Where a point stands; None for what does not count or does not open."""
+        try:
+            point = self._read(name)
+        except IntegrityError as error:
+            _log.warning("%s", error)
+            return None
+        return point.order if point else None
 
     def _readable(self, prefix: str) -> list[Manifest]:
         points, damaged = self.read(prefix)
