@@ -37,17 +37,16 @@ def acceptance(
     both are removed. Nothing else is touched. Exit code 1 when something did not work.
     """
     from offhost.clock import SystemClock
-    from offhost.daemon.engine import vm_engine
     from offhost.daemon.local import open_state
-    from offhost.events import Events
+    from offhost.daemon.resources import resources
 
     configuration = invocation.configuration()
     center = only(configuration.vcenters, vcenter, "vCenter", "--vcenter")
 
     async def lived() -> Verdict:
-        async with vm_engine(configuration, open_state(configuration), Events(), SystemClock()) as engine:
+        async with resources(configuration, open_state(configuration), SystemClock()) as opened:
             with shown(quiet=True) as progress:
-                life = await engine.acceptance(center, progress, _quiet if invocation.json else _tell)
+                life = await opened.acceptance(center, progress, _quiet if invocation.json else _tell)
             return await life.run(datastore, folder)
 
     verdict = foreground(lived())

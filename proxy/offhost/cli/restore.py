@@ -63,20 +63,19 @@ def restore_vm(
     `--repo NAME` chooses the repository where proxy.yaml names several.
     """
     from offhost.clock import SystemClock
-    from offhost.daemon.engine import vm_engine
     from offhost.daemon.local import open_state
-    from offhost.events import Events
+    from offhost.daemon.resources import resources
 
     configuration = invocation.configuration()
     center = only(configuration.vcenters, vcenter, "vCenter", "--vcenter")
     name = only(configuration.repositories, invocation.repo, "repository", "--repo")
 
     async def restored() -> RestoredVm:
-        async with vm_engine(configuration, open_state(configuration), Events(), SystemClock()) as engine:
-            repository = (await engine.destination(name)).repository
+        async with resources(configuration, open_state(configuration), SystemClock()) as opened:
+            repository = (await opened.destination(name)).repository
             manifest = await in_thread(repository.points.find, point)
             with shown(quiet=invocation.json) as progress, repository.reading(manifest) as source:
-                way_back = await engine.way_back(center, progress)
+                way_back = await opened.way_back(center, progress)
                 return await way_back.run(source, new_name=new_name, datastore=datastore, folder=folder)
 
     _print_restored(foreground(restored()), as_json=invocation.json)

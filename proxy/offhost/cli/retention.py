@@ -221,19 +221,18 @@ def _with_jobs(invocation: Invocation) -> Configuration:
 def _rosters(configuration: Configuration, jobs: Sequence[JobSpec]) -> tuple[list[Roster], list[str]]:
     """The VMs of each vCenter whose deleted VMs' points may go; and for one that does not answer, a warning."""
     from offhost.clock import SystemClock
-    from offhost.daemon.engine import vm_engine
     from offhost.daemon.local import open_state
-    from offhost.events import Events
+    from offhost.daemon.resources import resources
 
     names = sorted({job.vcenter for job in jobs if job.retention.after_vm_deleted is not None})
     found: list[Roster] = []
     warnings: list[str] = []
 
     async def ask() -> None:
-        async with vm_engine(configuration, open_state(configuration), Events(), SystemClock()) as engine:
+        async with resources(configuration, open_state(configuration), SystemClock()) as opened:
             for name in names:
                 try:
-                    found.append(await engine.roster(name))
+                    found.append(await opened.roster(name))
                 except OffhostError as error:
                     warnings.append(f"{name}: none of its VMs counts as deleted: {error}")
 

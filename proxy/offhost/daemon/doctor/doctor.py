@@ -46,7 +46,7 @@ async def _of_vcenter(
 ) -> AsyncIterator[Finding]:
     subject = f"vCenter {name}"
     try:
-        session = await engine.session(name)
+        session = await engine.resources.session(name)
     except OffhostError as error:
         yield failed(subject, "connection", error)
         return

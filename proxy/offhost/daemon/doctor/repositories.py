@@ -16,7 +16,7 @@ async def repository_finding(configuration: Configuration, engine: Engine, name:
     """Open it, and see how much room its file system has."""
     subject, path = f"repository {name}", configuration.repositories[name].path
     try:
-        repository = (await engine.destination(name)).repository
+        repository = (await engine.resources.destination(name)).repository
         points, damaged = await in_thread(repository.points.read)
         room = await in_thread(os.statvfs, path)
     except OffhostError as error:

@@ -58,7 +58,7 @@ async def selected_by(configuration: Configuration, engine: Engine, job: JobSpec
     for one in (await engine.select(job)).chosen:
         match one:
             case VmFolder():
-                found.append(await vm_of(await engine.session(job.vcenter), one, mounts))
+                found.append(await vm_of(await engine.resources.session(job.vcenter), one, mounts))
             case Vm() | EsxHost():
                 found.append(one)
     return found
