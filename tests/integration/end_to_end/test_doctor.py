@@ -134,6 +134,18 @@ def test_a_mount_that_is_not_there_or_not_the_datastore_is_told(site: Site) -> N
     assert "cannot be backed up" in found(findings, "job nightly")["said"]
 
 
+def test_a_copy_of_a_datastore_that_shows_another_moment_is_told(site: Site) -> None:
+    give_role(site, ids(BACKUP))
+    proxy, copy = site.folder / "proxy.yaml", site.folder / "copy"
+    shutil.copytree(site.vcenter.datastores["DS1"] / site.name, copy / site.name)
+    proxy.write_text(proxy.read_text().replace(f"path: {site.vcenter.datastores['DS1']} ", f"path: {copy} "))
+    assert examined(site)[0] == 0
+    with (copy / site.name / f"{site.name}.vmx").open("a") as vmx:
+        vmx.write("old = TRUE\n")
+    code, findings = examined(site)
+    assert (code, "another moment" in found(findings, "datastore DS1")["said"]) == (1, True)
+
+
 def test_a_running_vm_on_a_datastore_that_is_not_mounted_cannot_be_read(site: Site) -> None:
     proxy = site.folder / "proxy.yaml"
     lines = [line for line in proxy.read_text().splitlines() if "name: DS1" not in line]
