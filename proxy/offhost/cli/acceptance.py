@@ -44,10 +44,12 @@ def acceptance(
     center = only(configuration.vcenters, vcenter, "vCenter", "--vcenter")
 
     async def lived() -> Verdict:
-        async with resources(configuration, open_state(configuration), SystemClock()) as opened:
+        state = open_state(configuration)
+        async with resources(configuration, state, SystemClock()) as opened:
             with shown(quiet=True) as progress:
                 life = await opened.acceptance(center, progress, _quiet if invocation.json else _tell)
-            return await life.run(datastore, folder)
+            with state.claim_run(life.owner.run):  # no daemon takes its snapshots for those of a dead run
+                return await life.run(datastore, folder)
 
     verdict = foreground(lived())
     if report is not None:

@@ -9,6 +9,9 @@ import pytest
 
 import offhost.acceptance
 from offhost.acceptance import guest
+from offhost.acceptance.life import Acceptance
+from offhost.acceptance.verdict import Verdict
+from offhost.state import State
 from support.site import Site
 from support.vcenter import Rule
 
@@ -48,6 +51,18 @@ def test_a_step_that_fails_is_told_and_nothing_is_left(site: Site) -> None:
     assert "backed up in full" in told["steps"][1]["what"]
     site.vcenter.rules([])
     assert vms(site) == [site.name]
+
+
+def test_no_daemon_beside_it_takes_its_snapshots_for_leftovers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead: list[bool] = []
+
+    async def run(self: Acceptance, *_: object) -> Verdict:
+        dead.append(State.open(site.folder / "state").is_dead(self.owner.run))
+        return Verdict(self.vsphere.about, self.clock.now(), "DS1", (), (), None)
+
+    monkeypatch.setattr(Acceptance, "run", run)
+    assert site.offhost("acceptance", "--datastore", "DS1").code == 0
+    assert dead == [False]
 
 
 def test_change_tracking_that_lies_is_not_accepted(site: Site) -> None:
