@@ -1,7 +1,6 @@
 """The one seam of the data path: a disk as something read, or written, at an offset.
 
-Owns: `ReadAt` and `WriteAt`, and the two over a plain file descriptor; what makes a file's name durable.
-Does not own: formats, transports.
+Owns: `ReadAt` and `WriteAt`, and the two over a plain file descriptor. Does not own: formats, transports.
 Everything here is synchronous and safe to call from several threads at once: callers hop to a thread per span.
 """
 
@@ -79,15 +78,6 @@ def check_range(offset: int, length: int, size_bytes: int) -> None:
     """Raise ValueError unless `[offset, offset + length)` lies within the disk."""
     if offset < 0 or length < 0 or offset + length > size_bytes:
         raise ValueError(f"range [{offset}, {offset + length}) leaves a disk of {size_bytes} bytes")
-
-
-def flush_directory(path: Path) -> None:
-    """Make durable which files a directory names. Raises: OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def file_size(fd: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from offhost.backend.contract import ObjectInfo
 from offhost.backend.mounts import check_uncached
-from offhost.blockio import flush_directory
+from offhost.durable import flush_directory
 from offhost.errors import (
     AccessDenied,
     BackendError,

@@ -29,7 +29,7 @@ def audit(invocation: Invocation, *, run: str | None, target: str | None, job: s
     from offhost.daemon.local import open_state
 
     state = open_state(invocation.configuration())
-    found = changes(state.audit, Wanted(run, target, job))[-limit:]
+    found = changes(state.audit, Wanted(run, target, job), limit=limit)
     if invocation.json:
         say_json(found)
         return

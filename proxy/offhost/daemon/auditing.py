@@ -49,17 +49,22 @@ class Wanted:
         )
 
 
-def changes(log: AuditLog, wanted: Wanted) -> list[dict[str, Any]]:
-    """The changes that the log still has, in the order they were begun, each with what is known of its end.
+def changes(log: AuditLog, wanted: Wanted, *, limit: int) -> list[dict[str, Any]]:
+    """The latest changes that the log still has, in the order they were begun, each with what is known of its end.
 
     `ended` is None, and the outcome `asked`, of one whose end was never told: it is under way, or its process died.
+    No more than `limit` are held at a time, however long the log is.
     """
     found: dict[str, dict[str, Any]] = {}
     for line in _objects(log):
+        if not wanted.fits(line):
+            continue
         known = found.setdefault(str(line.get("id")), {**line, "ended": None})
         if line.get("outcome") != "asked":
             known |= {"outcome": line.get("outcome"), "problem": line.get("problem"), "ended": line.get("time")}
-    return [change for change in found.values() if wanted.fits(change)]
+        if len(found) > limit:
+            del found[next(iter(found))]
+    return list(found.values())
 
 
 def _objects(log: AuditLog) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,9 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from offhost.blockio import FileWriteAt, ReadAt, flush_directory
+from offhost.blockio import FileWriteAt, ReadAt
 from offhost.chunking.workers import SpanWorkers
+from offhost.durable import flush_directory
 from offhost.errors import Conflict, NoSpace, RestoreFailed, UsageError
 from offhost.transport.copying import Progress, copy_out
 

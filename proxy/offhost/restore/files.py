@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from offhost.blockio import flush_directory
+from offhost.durable import flush_directory
 from offhost.errors import Conflict, NoSpace, NotFound, RestoreFailed, UsageError
 from offhost.repository.points.manifest import PointFile
 from offhost.repository.points.restorepoint import RestorePoint

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from offhost.blockio import flush_directory
+from offhost.durable import flush_directory
 from offhost.errors import Conflict, StateError
 from offhost.ids import InstallationId, RunId, VmId, random_id
 from offhost.state.audit import AuditLog

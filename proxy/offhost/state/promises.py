@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from offhost.blockio import flush_directory
 from offhost.clock import moment, rfc3339
+from offhost.durable import flush_directory
 from offhost.errors import StateError
 from offhost.ids import RunId, VmId, random_id
 

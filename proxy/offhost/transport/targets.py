@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, flush_directory, read_bytes
+from offhost.blockio import FileWriteAt, ReadAt, SliceReadAt, read_bytes
 from offhost.chunking.workers import SpanWorkers
 from offhost.diskimage import flat_name
+from offhost.durable import flush_directory
 from offhost.errors import Conflict, NotFound, TransportError, UsageError
 from offhost.transport.copying import Progress, copy_out
 from offhost.transport.https import HostBytes, RangedFile, ReadableFolder

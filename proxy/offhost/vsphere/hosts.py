@@ -78,6 +78,8 @@ async def hosts(vsphere: VSphere) -> list[EsxHost]:
     found = sorted((_host(ref, row) for ref, row in rows.items()), key=lambda host: (host.name, host.moref))
     by_uuid: dict[str, EsxHost] = {}
     for host in found:
+        if not host.uuid and not host.connected:
+            continue  # never seen by vCenter: nothing is known of its hardware, and nothing can be backed up
         other = by_uuid.setdefault(host.uuid, host)
         if other is not host:
             raise VSphereError(

@@ -75,7 +75,7 @@ def test_points_of_a_deleted_vm_go_when_their_time_has_come(site: Site) -> None:
         assert "its VM is deleted, and has no point of the last 90d" in said.out
         assert len(listed(site)) == 1
         said = site.run_job()
-    assert said.warnings == ["the job selects no VM"]
+    assert said.warnings == [f"`include` names no VM with name: {site.name}", "the job selects no VM"]
     assert "its VM is deleted" in said.out
     assert listed(site) == []
     site.vcenter.destroy_vm(other)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import blake3
 
-from offhost.blockio import flush_directory
+from offhost.durable import flush_directory
 from offhost.errors import Conflict, UsageError
 
 _MAGIC = "offhost-key-file-1"
