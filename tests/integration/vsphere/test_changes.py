@@ -11,7 +11,9 @@ from offhost.vsphere.folder import FolderAccess
 from offhost.vsphere.power import switch_off
 from offhost.vsphere.registration import make_directory
 from offhost.vsphere.session import VSphere
+from offhost.vsphere.tags import attach_tags, tags_of
 from support.sessions import endpoint, found
+from support.tagging import tag
 from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 pytestmark = pytest.mark.vsim
@@ -84,6 +86,24 @@ async def test_files_written_over_folder_are_told(vcenter: SimulatedVCenter) -> 
         await session.close()
     last = [(change.method, change.target, change.outcome) for change in told][-2:]
     assert last == [("PUT /folder", "[DS1] web/web.nvram", outcome) for outcome in ("asked", "done")]
+
+
+async def test_tags_that_are_attached_are_told(vcenter: SimulatedVCenter) -> None:
+    told: list[Change] = []
+    bearer, other = vcenter.create_vm("web"), vcenter.create_vm("other")
+    tag(vcenter, bearer, "backup:gold")
+    session = await VSphere.connect(endpoint(vcenter), told.append)
+    try:
+        gold = await tags_of(session, await found(session, bearer))
+        assert told == []
+        assert await attach_tags(session, await found(session, other), gold) == []
+    finally:
+        await session.close()
+    assert [(change.method, change.target, change.outcome) for change in told] == [
+        ("POST /rest", "other", "asked"),
+        ("POST /rest", "other", "done"),
+    ]
+    assert "~action=attach" in told[0].object
 
 
 def test_of_the_methods_that_need_a_privilege_only_one_is_taken_for_reading() -> None:
