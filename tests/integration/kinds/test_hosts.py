@@ -142,3 +142,11 @@ async def test_two_hosts_of_one_hardware_uuid_are_refused_by_name(
     monkeypatch.setattr(module, "_host", same)
     with pytest.raises(VSphereError, match=rf"{served[0].name} and {served[1].name}"):
         await hosts(vsphere)
+
+
+async def test_hosts_that_vcenter_has_never_reached_keep_no_other_from_its_backup(
+    served: tuple[SimulatedHost, ...], vsphere: VSphere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lambda ref, row: EsxHost(ref, str(row["name"]), "", False, "", "", "", "", "")  # noqa: E731 - all alike
+    monkeypatch.setattr(module, "_host", lost)
+    assert len(await hosts(vsphere)) == len(served) > 1
