@@ -16,10 +16,11 @@ async def reading_finding(engine: Engine, patient: Patient, job: JobSpec) -> Fin
         plans = await engine.plan(job, patient.selected[job])
     except OffhostError as error:
         return failed(subject, check, error)
-    stuck = [f"{plan.vm} ({plan.problem.message.removeprefix(f'{plan.vm}: ')})" for plan in plans if plan.problem]
+    stuck = [(plan.vm, plan.problem.message.removeprefix(f"{plan.vm}: ")) for plan in plans if plan.problem]
     if stuck:
-        said = f"{len(stuck)} of {counted(len(plans), 'VM')} cannot be backed up: {some(stuck)}"
-        return Finding(subject, check, "error", said, f"`offhost jobs plan {job.name}` says more")
+        names, (first, why) = some([name for name, _ in stuck]), stuck[0]
+        said = f"{len(stuck)} of {counted(len(plans), 'VM')} cannot be backed up: {names}; {first}: {why}"
+        return Finding(subject, check, "error", said, f"`offhost jobs plan {job.name}` says why, disk by disk")
     over = Counter(disk.transport for plan in plans for disk in plan.disks if disk.transport)
     ways = ", ".join(f"{counted(number, 'disk')} over {transport}" for transport, number in sorted(over.items()))
     return Finding(subject, check, "ok", f"{counted(len(plans), 'VM')} can be backed up{f': {ways}' if ways else ''}")
