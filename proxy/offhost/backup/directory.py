@@ -71,7 +71,7 @@ class FolderImages:
     """The job, the installation and the run, for the points."""
     switched_off: bool
     running: Sequence[str]
-    """What showed, before anything was read, that the VM may be running."""
+    """What showed, before anything was read, that the VM may be running, or is suspended."""
 
     @property
     def vm_id(self) -> VmId:
@@ -135,9 +135,7 @@ class FolderImages:
             )
             return "torn", (f"{torn} file systems in it may be damaged; {_BETTER}",)
         if running:
-            signs = (
-                f"the VM may be running ({_some(running)}): crash-consistent at best, as far as the file system tells"
-            )
+            signs = f"the VM may be running or suspended ({_some(running)}): crash-consistent at best, as far as the file system tells"
             return "crash", (f"{signs} of writes; {_BETTER}",)
         return "offline", ()
 

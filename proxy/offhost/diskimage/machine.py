@@ -21,6 +21,7 @@ _LIMIT_FILE_BYTES = 16 << 20
 _LIMIT_ALL_BYTES = 64 << 20
 _LIMIT_NAME = 200
 _SWAP = (".vswp",)
+_SUSPENDED = (".vmss",)
 _DISKS = (".vmdk",)
 _ROOT = PurePosixPath()
 
@@ -96,14 +97,17 @@ def _plain(name: str) -> str:
 
 def signs_of_running(path: Path) -> list[str]:
     """The files that show, or may show, that somebody has the VM open: the locks that ESX keeps on NFS (`.lck-…`) and
-    other products beside each file (`….lck`), and the swap file that a running VM has.
+    other products beside each file (`….lck`), the swap file that a running VM has, and the memory of a suspended one
+    (`.vmss`), in which its guest's unwritten data lies.
 
     On VMFS, ESX locks without a file: that there is none proves nothing there. Raises: DiskImageError.
     """
     with Beneath(path, FileReadAt) as beneath:
         names = beneath.names(_ROOT)
     return sorted(
-        printable(name) for name in names if name.startswith(".lck-") or name.lower().endswith((".lck", *_SWAP))
+        printable(name)
+        for name in names
+        if name.startswith(".lck-") or name.lower().endswith((".lck", *_SWAP, *_SUSPENDED))
     )
 
 

@@ -145,7 +145,7 @@ async def test_the_whole_chain_is_read(folder: Path, back_up: BackUp, destinatio
     assert disk_of(destination, await back_up(folder)) == overlay(CONTENT, grains, COWD_GRAIN)
 
 
-@pytest.mark.parametrize("sign", [".lck-9b2f000000000000", "web01.vmx.lck", "web01-1a2b3c.vswp"])
+@pytest.mark.parametrize("sign", [".lck-9b2f000000000000", "web01.vmx.lck", "web01-1a2b3c.vswp", "web01-1a2b3c.vmss"])
 async def test_a_vm_that_may_run_is_crash_consistent_at_best(folder: Path, back_up: BackUp, sign: str) -> None:
     (folder / sign).write_bytes(b"")
     report = await back_up(folder)
