@@ -135,8 +135,8 @@ class FolderImages:
             )
             return "torn", (f"{torn} file systems in it may be damaged; {_BETTER}",)
         if running:
-            signs = f"the VM may be running or suspended ({_some(running)}): crash-consistent at best, as far as the file system tells"
-            return "crash", (f"{signs} of writes; {_BETTER}",)
+            signs = f"the VM may be running or suspended ({_some(running)}): crash-consistent at best, as far as the"
+            return "crash", (f"{signs} file system tells of writes; {_BETTER}",)
         return "offline", ()
 
     def _off(self, written: Sequence[str]) -> Verdict:
