@@ -64,6 +64,7 @@ def test_what_the_simulator_was_asked_to_change_is_in_the_log(site: Site) -> Non
     assert {line["outcome"] for line in lines} == {"done"}
     assert {line["purpose"] for line in lines} == {"backup", "restore", "acceptance"}
     assert all(line["run"] for line in lines if line["purpose"] != "restore")
+    assert {line["purpose"] for line in lines if "offhost-acceptance" in line["target"]} == {"acceptance"}
 
 
 @pytest.mark.narrow

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
+from offhost.errors import PermissionDenied
 from offhost.vsphere.privileges import NEEDS, Feature, Place, ids
 
 pytestmark = [pytest.mark.vsim, pytest.mark.slow]
@@ -61,6 +62,16 @@ async def test_one_role_does_everything(deeds_of: Any) -> None:
     async with deeds_of(ids(Feature)) as deeds:
         for feature in Feature:
             assert await deeds.do(feature) == [], feature
+
+
+async def test_a_method_that_the_simulator_has_no_privilege_for_is_refused_to_every_role(deeds_of: Any) -> None:
+    async with deeds_of(ids(Feature)) as deeds:
+        vsphere, moref = deeds.web.vsphere, deeds.web.moref
+        with pytest.raises(PermissionDenied, match="Rename_Task"):
+            await vsphere.change(lambda live: live.vm(moref).Rename("other"), "renaming", "web")
+        spec = vim.vm.ConfigSpec(memoryMB=2048)
+        with pytest.raises(PermissionDenied, match="other changes of a configuration"):
+            await vsphere.change(lambda live: live.vm(moref).Reconfigure(spec), "reconfiguring", "web")
 
 
 def test_what_vmware_says_of_the_methods_is_in_the_table() -> None:

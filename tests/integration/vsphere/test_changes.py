@@ -1,10 +1,12 @@
 """Nothing is changed in vSphere without a record of it, whatever the way."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from pyVmomi import vim
 
+from offhost.aio import in_own_thread, in_thread
 from offhost.errors import VSphereError
 from offhost.vsphere.changes import READING, Actor, Change, acting
 from offhost.vsphere.folder import FolderAccess
@@ -74,18 +76,22 @@ async def test_each_call_has_an_outcome(vcenter: SimulatedVCenter, rule: Rule, o
     assert len({change.id for change in told}) == len(outcomes)
 
 
-async def test_files_written_over_folder_are_told(vcenter: SimulatedVCenter) -> None:
+@pytest.mark.parametrize("way", [in_thread, in_own_thread])
+async def test_files_written_over_folder_are_told_with_who_has_a_thread_do_it(
+    vcenter: SimulatedVCenter, way: Callable[..., Awaitable[None]]
+) -> None:
     told: list[Change] = []
     session = await VSphere.connect(endpoint(vcenter), told.append)
     try:
         await make_directory(session, "[DS1] web")
         folder = FolderAccess(session)
-        folder.upload("[DS1] web/web.nvram", 3, iter([b"abc"]))
+        with acting(Actor("restore")):
+            await way(folder.upload, "[DS1] web/web.nvram", 3, iter([b"abc"]))
         folder.close()
     finally:
         await session.close()
-    last = [(change.method, change.target, change.outcome) for change in told][-2:]
-    assert last == [("PUT /folder", "[DS1] web/web.nvram", outcome) for outcome in ("asked", "done")]
+    last = [(change.method, change.target, change.outcome, change.actor) for change in told][-2:]
+    assert last == [("PUT /folder", "[DS1] web/web.nvram", end, Actor("restore")) for end in ("asked", "done")]
 
 
 async def test_tags_that_are_attached_are_told(vcenter: SimulatedVCenter) -> None:
