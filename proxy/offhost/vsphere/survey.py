@@ -19,7 +19,7 @@ from offhost.vsphere.values import Disk, Vm
 
 _BATCH_VMS = 100
 _DEVICES = "config.hardware.device"
-_PATHS = (_DEVICES, "config.keyId", "datastore", *TREE_PATHS)
+_PATHS = (_DEVICES, "datastore", *TREE_PATHS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Manifest:
     predecessor: Predecessor | None
     time: datetime
     kind: str
-    """full or incremental: how its bytes came here, not what it holds; or host, for one of an ESX host."""
+    """full, incremental, differential: how its bytes came here, not what it holds; or host, for one of an ESX host."""
     consistency: str
     disks: tuple[PointDisk, ...]
     files: tuple[PointFile, ...] = ()
