@@ -17,8 +17,7 @@ def test_every_span_is_worked_on_once() -> None:
     assert sorted(seen) == list(range(50))
 
 
-def test_the_first_error_ends_the_work_and_no_thread_is_at_it_any_more() -> None:
-    at_work = threading.Semaphore(0)
+def test_the_first_error_ends_the_work() -> None:
     seen: list[int] = []
 
     def work(span: int) -> None:
@@ -26,14 +25,38 @@ def test_the_first_error_ends_the_work_and_no_thread_is_at_it_any_more() -> None
         if span == 3:
             raise ValueError("broken")
         time.sleep(0.01)
-        at_work.release()
+
+    with SpanWorkers(2) as workers, pytest.raises(ValueError, match="broken"):
+        workers.each(range(1000), work, threading.Event())
+    assert len(seen) < 20
+
+
+def test_an_error_is_told_only_when_no_thread_is_at_it_any_more() -> None:
+    """Whoever is told closes the disk that the others would still be reading."""
+    helps, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(_: int) -> None:
+        if threading.current_thread() is own:
+            helps.wait(10)
+            raise ValueError("broken")
+        helps.set()
+        may_end.wait(10)
+        ended.set()
+
+    def copy() -> None:
+        with pytest.raises(ValueError, match="broken"):
+            workers.each(range(10), work, threading.Event())
+        assert ended.is_set()
 
     with SpanWorkers(2) as workers:
-        with pytest.raises(ValueError, match="broken"):
-            workers.each(range(1000), work, threading.Event())
-        done = len(seen)
-        time.sleep(0.05)
-        assert len(seen) == done < 20
+        own = threading.Thread(target=copy)
+        own.start()
+        assert helps.wait(10)
+        own.join(0.05)
+        assert own.is_alive()
+        may_end.set()
+        own.join(10)
+        assert ended.is_set()
 
 
 def test_work_that_is_told_to_stop_stops_between_two_spans() -> None:
