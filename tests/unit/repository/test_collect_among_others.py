@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -136,6 +137,26 @@ def test_a_reader_who_misses_a_verdict_has_no_writer_beside_it_rely_on_what_is_g
             pass
         monkeypatch.undo()
         assert len(session.missing(chunks, [1] * len(chunks))) == len(chunks)
+
+
+@pytest.mark.parametrize("how", ["pinned", "being read"])
+def test_a_point_that_was_held_before_it_was_condemned_is_not_swept(
+    repository: Repository, root: Path, workers: SpanWorkers, how: str
+) -> None:
+    """The collector looked for who holds it before that, and put its list after."""
+    point = back_up(repository, Memory(noise(1, MIB)), workers)
+    with ExitStack() as holding:
+        if how == "pinned":
+            repository.marks.pin(point.id, "evidence")
+        else:
+            holding.enter_context(repository.reading(point))
+        repository.marks.forget(point.id, "expired")
+        listed = Verdict(frozenset(packs_of(root)), frozenset([point.id])).to_json()
+        name = "condemned/00000001"
+        repository.backend.put(name, seal_json(repository.keyring, ObjectType.CONDEMNED, name, listed))
+        collector(repository).run()
+        assert repository.graveyard.read().swept_points == frozenset()
+        assert content(repository, point) == noise(1, MIB)
 
 
 def test_nothing_is_built_on_while_it_cannot_be_told_what_is_swept(repository: Repository, root: Path) -> None:
