@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"os"
+	"path"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -16,6 +17,10 @@ func (v *vcenter) removing(vm *simulator.VirtualMachine, ref reference, children
 			walkTree(node.ChildSnapshotList, func(child types.VirtualMachineSnapshotTree) { below = append(below, child.Snapshot) })
 		}
 	})
+	leaveCurrent(vm, ref, children, below)
+	for _, one := range append([]reference{ref}, below...) {
+		setApart(vm, one)
+	}
 	files := stateFiles(vm, below)
 	return func(*simulator.Task) error {
 		if children { // the stock simulator takes them out of the tree, and leaves the objects and their files
@@ -28,6 +33,55 @@ func (v *vcenter) removing(vm *simulator.VirtualMachine, ref reference, children
 		}
 		return v.afterRemoval(vm, before, consolidate)
 	}
+}
+
+// leaveCurrent makes the parent of what is removed the current snapshot, or none, where one that goes was: the stock
+// simulator breaks where there is no parent, and when the current one goes with its parent.
+func leaveCurrent(vm *simulator.VirtualMachine, ref reference, children bool, below []reference) {
+	current := vm.Snapshot.CurrentSnapshot
+	goes := current != nil && *current == ref
+	for _, child := range below {
+		goes = goes || children && current != nil && *current == child
+	}
+	if !goes {
+		return
+	}
+	var parent *reference
+	walkTree(vm.Snapshot.RootSnapshotList, func(node types.VirtualMachineSnapshotTree) {
+		for _, child := range node.ChildSnapshotList {
+			if child.Snapshot == ref {
+				above := node.Snapshot
+				parent = &above
+			}
+		}
+	})
+	left := *vm.Snapshot
+	left.CurrentSnapshot = parent
+	simulator.Map.WithLock(vm, func() { vm.Snapshot = &left })
+}
+
+// setApart takes files out of the layout that have the key of the snapshot's own by chance: the stock simulator would
+// delete them with it.
+func setApart(vm *simulator.VirtualMachine, ref reference) {
+	simulator.Map.WithLock(vm, func() {
+		var kept []types.VirtualMachineFileLayoutExFileInfo
+		for _, file := range vm.LayoutEx.File {
+			mine := path.Ext(file.Name) == ".vmsn" || path.Ext(file.Name) == ".vmem"
+			if mine || !keyOfSnapshot(vm, ref, file.Key) {
+				kept = append(kept, file)
+			}
+		}
+		vm.LayoutEx.File = kept
+	})
+}
+
+func keyOfSnapshot(vm *simulator.VirtualMachine, ref reference, key int32) bool {
+	for _, layout := range vm.LayoutEx.Snapshot {
+		if layout.Key == ref && (layout.DataKey == key || layout.MemoryKey == key) {
+			return true
+		}
+	}
+	return false
 }
 
 // stateFiles are the .vmsn files of these snapshots.
