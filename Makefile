@@ -20,7 +20,8 @@ demo: simulator ## a simulated vCenter with a running VM: backed up, changed, ba
 	@PYTHONPATH=tests $(BIN)/python -m demo.run
 
 test: simulator ## all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -m "not slow" -n auto
+	@$(BIN)/pytest -m slow
 
 test-fast: simulator ## the tests that take seconds
 	@$(BIN)/pytest -m "not slow" --hypothesis-profile=quick -n auto
