@@ -70,6 +70,7 @@ class BackedUpVm:
         snapshot: SnapshotLimits | None = None,
         consolidate: bool = False,
         hung_after_s: float = 60.0,
+        stalled_after_s: float = 900.0,
         paces: Paces = UNBOUND,
         latency: LatencyLimit | None = None,
         on_cancelled: Callable[[VmReport], None] | None = None,
@@ -84,6 +85,7 @@ class BackedUpVm:
             snapshot=snapshot or SnapshotLimits(min_free),
             consolidate=consolidate,
             hung_after_s=hung_after_s,
+            stalled_after_s=stalled_after_s,
             paces=paces,
             latency=latency,
         )

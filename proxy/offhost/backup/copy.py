@@ -65,6 +65,10 @@ class DiskCopy:
     """What is read beside the areas because the repository has no good copy of it; None until `run` has looked."""
     unreported: ExtentMap = field(default_factory=ExtentMap)
     """What the audit found to have changed unsaid."""
+    pulse: int = 0
+    """Grows with each span that is begun or done."""
+    pausing: bool = False
+    """Whether the paces let nothing be read just now."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _writer: DiskMapWriter = field(init=False)
 
@@ -89,6 +93,7 @@ class DiskCopy:
             nonlocal done
             stored, read_bytes = self._store(span, wanted)
             with self._lock:
+                self.pulse += 1
                 done += wanted.clip(span * SPAN_BYTES, (span + 1) * SPAN_BYTES).total_bytes
                 self.totals = CopyTotals(self.totals.read_bytes + read_bytes, self.totals.new_bytes + stored.new_bytes)
                 self.progress(done, total)
@@ -98,7 +103,11 @@ class DiskCopy:
     def _paced(self, spans: Sequence[int], wanted: ExtentMap, stop: threading.Event) -> Iterator[int]:
         """Each span when it may be read; only the disk's own thread waits for it."""
         for span in spans:
+            self.pausing = True
             self.paces.take(wanted.clip(span * SPAN_BYTES, (span + 1) * SPAN_BYTES).total_bytes, stop)
+            with self._lock:
+                self.pulse += 1
+            self.pausing = False
             yield span
 
     def _wanted(self, stop: threading.Event) -> ExtentMap:

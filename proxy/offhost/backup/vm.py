@@ -24,6 +24,7 @@ from offhost.backup.report import DiskReport, Problem, VmReport
 from offhost.clock import Clock
 from offhost.errors import (
     OffhostError,
+    ReadFailed,
     UnreadableDisks,
 )
 from offhost.extents import ExtentMap
@@ -56,7 +57,8 @@ DiskProgress = Callable[[str, int, int], None]
 class VmSettings:
     """How the job wants VMs backed up.
 
-    `hung_after_s`: how long after a cancellation a read that does not come back is waited for.
+    `stalled_after_s`: how long a disk may be read without a span being done, before its backup fails; `hung_after_s`:
+    how long after a cancellation a read that does not come back is waited for.
     """
 
     transports: Sequence[Transport]
@@ -65,6 +67,7 @@ class VmSettings:
     snapshot: SnapshotLimits
     consolidate: bool = False
     """Whether disks that need consolidation get it; else that is left to the VM's administrators."""
+    stalled_after_s: float = 900.0
     hung_after_s: float = HUNG_AFTER_S
     paces: Paces = UNBOUND
     """How fast disks are read."""
@@ -269,7 +272,8 @@ class _Run:
         copied = _Copied(disk, opened, copy, reading, audited)
         before = session.stored_bytes
         try:
-            await snap.reading(copy.run, self._stop, interrupt=self._stop.set)
+            reading_all = snap.reading(copy.run, self._stop, interrupt=self._stop.set)
+            await guarded(reading_all, self._stalling(copy, disk))
         finally:
             if snap.abandoned:
                 destination.workers.give_up_hung()
@@ -277,6 +281,20 @@ class _Run:
         self._copied.append(copied)
         if copied.unreported:
             self._lied(snap, copied)
+
+    async def _stalling(self, copy: DiskCopy, disk: Disk) -> None:
+        """Raise ReadFailed when the copy does not move: a read that hangs must not hold its snapshot for ever."""
+        clock, limit_s = self._backup.clock, self._backup.settings.stalled_after_s
+        pulse, since = copy.pulse, clock.monotonic()
+        while True:
+            await asyncio.sleep(limit_s / 20)
+            if copy.pausing or copy.pulse != pulse:
+                pulse, since = copy.pulse, clock.monotonic()
+            elif clock.monotonic() - since > limit_s:
+                raise ReadFailed(
+                    f"{self._vm.name}: {disk.label}: nothing of it could be read for {limit_s / 60:.0f} minutes",
+                    hint="does the storage answer? look at the mount of its datastore on the proxy",
+                )
 
     def _paces(self) -> Paces:
         paces = self._backup.settings.paces

@@ -124,11 +124,12 @@ async def test_an_endpoint_that_does_not_count_latency_is_not_asked_for_everythi
 async def test_a_run_that_was_slowed_down_says_so(
     vcenter: SimulatedVCenter, vsphere: VSphere, destination: Destination
 ) -> None:
-    size = 3 * SPAN_BYTES
-    moref = vcenter.create_vm("web", [DiskSpec(size, noise(1, size))], tools_running=True)
+    moref = vcenter.create_vm("web", [DiskSpec(3 * SPAN_BYTES)], tools_running=True)
     web = BackedUpVm(vcenter, vsphere, destination, moref)
+    for span in range(3):
+        web.write(span * SPAN_BYTES, noise(span, 1 << 20))
     vcenter.set_latency("DS1", 45)
-    half_a_second = Paces((Pace(4 * size, SystemClock()),))
+    half_a_second = Paces((Pace(4 << 20, SystemClock()),))
     report = await web.run(paces=half_a_second, latency=LatencyLimit(LatencyMeter(vsphere), 30, look_every_s=0.02))
     assert report.problem is None
     assert [warning for warning in report.warnings if "took up to 45 ms to answer, over the 30 ms" in warning]

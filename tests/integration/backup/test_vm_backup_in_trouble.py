@@ -17,6 +17,7 @@ from offhost.backup.report import VmReport
 from offhost.clock import SystemClock
 from offhost.errors import NoSpace
 from offhost.ids import RunId
+from offhost.pacing import Pace, Paces
 from offhost.repository.repository import Repository
 from offhost.snapshot.growth import SnapshotLimits
 from offhost.snapshot.held import held
@@ -127,6 +128,29 @@ class TestWhile:
             assert web.destination.repository.points.all() == []
         finally:
             server_is_back.set()
+
+    async def test_a_read_that_hangs_ends_its_run_by_itself(self, web: BackedUpVm) -> None:
+        server_is_back = threading.Event()
+
+        def hang() -> None:
+            server_is_back.wait(30)
+
+        stuck = Interrupted(mounted(web.vcenter)[0], hang)
+        try:
+            report = await asyncio.wait_for(web.run(transports=[stuck], stalled_after_s=0.4, hung_after_s=0.2), 10)
+            assert report.problem is not None
+            assert "nothing of it could be read for" in report.problem.message
+            assert web.snapshots() == []
+            assert web.destination.repository.points.all() == []
+        finally:
+            server_is_back.set()
+
+    async def test_a_read_that_is_held_back_on_purpose_does_not_count_as_hanging(self, web: BackedUpVm) -> None:
+        clock = SystemClock()
+        slow = Pace(4 << 20, clock)
+        slow.take(4 << 20, threading.Event())  # the next one waits for a second
+        report = await web.run(paces=Paces((slow,)), stalled_after_s=0.4)
+        assert web.content(report) == web.seen_by_guest()
 
     async def test_a_cancelled_run_tells_what_it_leaves(self, web: BackedUpVm, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(vm_backup, "held", _impatient(held))
