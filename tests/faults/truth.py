@@ -26,10 +26,10 @@ from support.vcenter import DiskSpec, Rule, SimulatedVCenter
 
 BEFORE = (
     *["the guest writes"] * 6,
-    *["the guest writes here and there"] * 2,
-    *["somebody takes a snapshot"] * 4,
-    *["somebody reverts"] * 4,
-    "somebody removes a snapshot",
+    *["the guest writes here and there"] * 3,
+    *["somebody takes a snapshot"] * 3,
+    *["somebody reverts"] * 2,
+    *["somebody removes a snapshot"] * 2,
     "a disk is added",
     "a disk grows",
     "a disk is detached",
@@ -136,7 +136,8 @@ class Truth(RuleBasedStateMachine):
         specs = [DiskSpec(1 << 20, noise(number, 300_000)) for number in range(disks)]
         if large and disks == 1:  # of two spans
             specs[0] = DiskSpec(33 << 20, noise(0, 300_000))
-        moref = vcenter.create_vm("web", specs)
+        moref = vcenter.create_vm("web", specs, change_tracking=True)
+        vcenter.remove_snapshot(moref, vcenter.create_foreign_snapshot(moref, "stun"))
         self.trial = self._scope.enter_context(on_trial(vcenter, moref, self.site.workers, folder))
 
     def _work(self, events: list[Event]) -> Trial:

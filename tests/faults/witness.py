@@ -251,7 +251,7 @@ class Trial:
         return True
 
     def _switch(self, which: int, how: int) -> bool:
-        self.vcenter.set_change_tracking(self.moref, on=how % 2 == 0)
+        self.vcenter.set_change_tracking(self.moref, on=how % 4 != 0)
         return True
 
     def _begin_anew(self, which: int, how: int) -> bool:
