@@ -57,7 +57,7 @@ class Planner:
                 raise UnreadableDisks(f"{vm.name}: it has no disk")
             stores = [spaces[ref] for ref in surveyed.datastores if ref in spaces]
             latest = next(self.destination.repository.points.newest_first(vm.id, gone), None)
-            growth = last_growth(latest) if latest else 0
+            growth = last_growth(latest, self.now) if latest else 0
             limits = self.settings.snapshot
             shortage = low_space(vm, stores, min_free=limits.min_free, last_growth_bytes=growth)
             disks = _Disks(self, vm, surveyed, latest, gone).plans()

@@ -183,7 +183,7 @@ class _Run:
 
     async def _copy(self, session: WriteSession, base: RestorePoint | None) -> None:
         backup, settings = self._backup, self._backup.settings
-        growth = last_growth(base.manifest) if base else 0
+        growth = last_growth(base.manifest, backup.clock.now()) if base else 0
         await check_free_space(backup.vsphere, self._vm, min_free=settings.snapshot.min_free, last_growth_bytes=growth)
         async with held(
             backup.vsphere,
@@ -381,10 +381,15 @@ def _lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: Ext
     )
 
 
-def last_growth(point: Manifest) -> int:
-    """How many bytes the snapshot had grown to that a point was made from; 0 where that is not told."""
+def last_growth(point: Manifest, now: datetime) -> int:
+    """How many bytes the snapshot of a point grew to, half as many for each day since; 0 where that is not told.
+
+    One busy night must not refuse all later ones.
+    """
     told = point.origin.get("snapshot_bytes")
-    return told if isinstance(told, int) and 0 <= told < 1 << 62 else 0
+    if not isinstance(told, int) or not 0 <= told < 1 << 62:
+        return 0
+    return told >> max((now - point.time).days, 0)
 
 
 def _refuse(vm: Vm, present: VmConfiguration) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from offhost.backup.destination import Destination
+from offhost.backup.vm import last_growth
 from offhost.snapshot.growth import SnapshotLimits
 from offhost.vsphere.session import VSphere
 from support.backed_up_vms import BackedUpVm, Interrupted
@@ -34,6 +35,14 @@ async def test_what_a_snapshot_grew_to_is_kept_with_the_point_and_wanted_free_th
 
     web.vcenter.set_free_space("DS1", free_bytes=3 * grown, capacity_bytes=100 * MIB)
     assert (await web.run()).problem is None
+
+
+async def test_one_busy_night_does_not_refuse_all_later_ones(web: BackedUpVm) -> None:
+    point = web.point(await web.run(transports=[busy(web, 2 * MIB)]))
+    grown = point.origin["snapshot_bytes"]
+    assert last_growth(point, point.time + timedelta(hours=23)) == grown
+    assert last_growth(point, point.time + timedelta(days=3)) == grown // 8
+    assert last_growth(point, point.time - timedelta(days=3)) == grown, "a clock that was wrong"
 
 
 async def test_a_snapshot_that_grows_beyond_its_share_is_told(web: BackedUpVm) -> None:
