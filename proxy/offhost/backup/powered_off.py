@@ -231,7 +231,7 @@ async def vm_of(vsphere: VSphere, folder: VmFolder, mounts: Mapping[str, Path]) 
     """The VM of vCenter whose folder this is: by its UUID, else by where its .vmx lies.
 
     `mounts`: where datastores are mounted here, by name. A copy of the folder has the UUID, too, and must not have the
-    VM shut down that it was copied from: the VM has to run from this folder as far as can be told.
+    VM shut down that it was copied from: the VM has to run from this folder.
     Raises: NotFound, VSphereError.
     """
     if folder.vmx is None:
@@ -248,10 +248,12 @@ async def vm_of(vsphere: VSphere, folder: VmFolder, mounts: Mapping[str, Path]) 
     vm = found[0]
     refuse_twins(vm)
     place = places.get(vm.moref, "")
-    if not _may_be(place, folder.path / folder.vmx, mounts):
+    if _local(place, mounts) != folder.path / folder.vmx:
         raise VSphereError(
-            f"{folder.path}: {vm.name}, which has the UUID of this folder's VM, lies elsewhere: {place}",
-            hint="this folder is a copy: it is backed up with consistency: as_is",
+            f"{folder.path}: {vm.name}, which has the UUID of this folder's VM, lies elsewhere, as far as is known: "
+            f"{place}",
+            hint="name its datastore under `datastores` in proxy.yaml; a copy of the VM's folder is backed up with "
+            "consistency: as_is",
         )
     return vm
 
@@ -260,11 +262,3 @@ def _local(place: str, mounts: Mapping[str, Path]) -> Path | None:
     """The file here that a datastore path means, where that datastore is mounted."""
     datastore, _, file = place.removeprefix("[").partition("] ")
     return (mounts[datastore] / file).resolve() if datastore in mounts and file else None
-
-
-def _may_be(place: str, vmx: Path, mounts: Mapping[str, Path]) -> bool:
-    """Whether a datastore path may mean a file; where its datastore is not known here, by the last two names of it."""
-    local = _local(place, mounts)
-    if local is not None:
-        return local == vmx
-    return place.partition("] ")[2].split("/")[-2:] == [vmx.parent.name, vmx.name]
