@@ -15,8 +15,8 @@ from offhost.chunking.workers import SpanWorkers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0 if LONG else 600)]
 
-SAME_LIVES = 1500 if LONG else 10 * TIMES
-OTHER_LIVES = 1500 if LONG else 4 * TIMES
+SAME_LIVES = 1500 if LONG else 8 * TIMES
+OTHER_LIVES = 1500 if LONG else 3 * TIMES
 
 SETTINGS = settings(
     stateful_step_count=40 if LONG else 12,

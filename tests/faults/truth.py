@@ -48,7 +48,7 @@ DURING = (
     "somebody takes a snapshot",
     "somebody removes a snapshot",
     "somebody reverts",
-    "our snapshot is removed",
+    *["our snapshot is removed"] * 4,
     "a disk is added",
     "a disk is detached",
     "change tracking is switched",

@@ -215,7 +215,10 @@ class Trial:
         return True
 
     def _remove_ours(self, which: int, how: int) -> bool:
+        """When the guest has written since it was taken, which then goes into what it froze."""
         ours = self.snapshots(ours=True)
+        for disk in range(len(self.vcenter.disks(self.moref)) if ours else 0):
+            self._scatter(disk, how)
         for one in ours:
             self.vcenter.remove_snapshot(self.moref, one.moref)
         return bool(ours)
