@@ -318,6 +318,7 @@ class Trial:
         during: Mapping[str, tuple[str, int, int]] | None = None,
         faults: Sequence[Rule] = (),
         audit: AuditPolicy | None = None,
+        min_free: float = 0.0,
     ) -> VmReport:
         """Back up once, while things happen and calls fail, and hold the outcome to every promise.
 
@@ -328,7 +329,7 @@ class Trial:
         if self.lying and audit is None:
             audit = AuditPolicy(timedelta(0), "sample" if len(self.expected) % 2 else "all")
         transports: list[Transport] = [Watched(one, attempt) for one in mounted(self.vcenter)]
-        backup = self.web.backup(transports=transports, mode=mode, audit=audit)
+        backup = self.web.backup(transports=transports, mode=mode, audit=audit, min_free=min_free)
         attempt.owner = backup.owner.description()
         vm = self.loop.run_until_complete(found(self.web.vsphere, self.moref))
         self.vcenter.rules(faults)
@@ -337,7 +338,7 @@ class Trial:
         finally:
             self.vcenter.rules([])
         self.counts["backups"] += 1
-        self._judge(report, attempt, undisturbed=not faults and not during)
+        self._judge(report, attempt, undisturbed=not (faults or during or min_free))
         return report
 
     async def _carry_out(self, backup: VmBackup, vm: Vm) -> VmReport:
