@@ -48,7 +48,7 @@ DURING = (
     "somebody takes a snapshot",
     "somebody removes a snapshot",
     "somebody reverts",
-    *["our snapshot is removed"] * 4,
+    "our snapshot is removed",
     "a disk is added",
     "a disk is detached",
     "change tracking is switched",
@@ -58,6 +58,9 @@ DURING = (
     "the run is cancelled",
     "a read fails",
 )
+TORN = ("our snapshot is removed", "the storage moves")
+"""What lets the bytes of one disk be of two moments."""
+STEPS = (*BEFORE, *DURING, "change tracking lies", "points forgotten")
 MODES: tuple[ReadMode, ...] = ("incremental", "incremental", "incremental", "differential", "full")
 CALLS = (
     "RetrievePropertiesEx",
@@ -158,6 +161,10 @@ class Truth(RuleBasedStateMachine):
     @rule(events=work, mode=st.sampled_from(MODES), during=meanwhile)
     def a_day_whose_backup_is_disturbed(self, events: list[Event], mode: ReadMode, during: dict[str, Event]) -> None:
         self._work(events).back_up(mode, during=during)
+
+    @rule(events=work, mode=st.sampled_from(MODES), what=st.sampled_from(TORN), how=small)
+    def a_day_whose_backup_is_torn(self, events: list[Event], mode: ReadMode, what: str, how: int) -> None:
+        self._work(events).back_up(mode, during={"read last": (what, how, how)})
 
     @rule(events=work, mode=st.sampled_from(MODES), rules=st.lists(faults, min_size=1, max_size=2))
     def a_day_of_faults(self, events: list[Event], mode: ReadMode, rules: list[Rule]) -> None:

@@ -37,8 +37,8 @@ from support.vcenter import Rule, SimulatedDisk, SimulatedSnapshot, SimulatedVCe
 GRAIN = 64 << 10
 OURS = "offhost backup: "
 DATASTORES = {"DS1": "VMFS", "DS2": "VMFS"}
-MOMENTS = ("chosen", "opened", "read")
-"""Before the snapshot; after it, before it is asked what changed; and after that."""
+MOMENTS = ("chosen", "opened", "read", "read last")
+"""Before the snapshot; after it, before it is asked what changed; after that; and when only the last disk is left."""
 _DISKS_LIMIT = 4
 _SNAPSHOTS_LIMIT = 4
 _DISK_LIMIT_BYTES = 3 << 20
@@ -59,6 +59,7 @@ class Attempt:
     owner: str = ""
     frozen: dict[str, Grains] = field(default_factory=dict)
     happened: set[str] = field(default_factory=set)
+    disks_opened: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reached(self, moment: str) -> None:
@@ -91,6 +92,7 @@ class Watched:
     def open(self, vm: Vm, disk: Disk) -> OpenDisk:
         opened = self.inner.open(vm, disk)
         self.attempt.reached("opened")
+        self.attempt.disks_opened += 1
         return replace(opened, source=_WatchedSource(opened.source, self.attempt))
 
     def fetch(self, path: str, limit_bytes: int) -> bytes:
@@ -108,6 +110,8 @@ class _WatchedSource:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self.attempt.reached("read")
+        if self.attempt.disks_opened == len(self.attempt.frozen):
+            self.attempt.reached("read last")
         self.inner.read_into(offset, buffer)
 
     def allocated(self) -> ExtentMap:
@@ -338,6 +342,7 @@ class Trial:
         finally:
             self.vcenter.rules([])
         self.counts["backups"] += 1
+        self.counts["runs with failing calls"] += bool(faults)
         self._judge(report, attempt, undisturbed=not (faults or during or min_free))
         return report
 
