@@ -15,22 +15,21 @@ from typing import Any
 
 from offhost.aio import guarded, in_thread, shielded, threaded
 from offhost.backup.audit import Audited, sample
-from offhost.backup.base import source_of, still_lies
+from offhost.backup.copied import CopiedDisk
 from offhost.backup.copy import DiskCopy, healed, settle
 from offhost.backup.destination import Destination
 from offhost.backup.latency import LatencyGuard, LatencyLimit
 from offhost.backup.reading import Reading, Readings, ReadPolicy
-from offhost.backup.report import DiskReport, Problem, VmReport
+from offhost.backup.report import Problem, VmReport
 from offhost.clock import Clock
 from offhost.errors import (
     OffhostError,
     ReadFailed,
     UnreadableDisks,
 )
-from offhost.extents import ExtentMap
 from offhost.ids import RunId
 from offhost.pacing import UNBOUND, Paces
-from offhost.repository.points.manifest import Manifest, PointDisk
+from offhost.repository.points.manifest import Manifest
 from offhost.repository.points.restorepoint import RestorePoint
 from offhost.repository.session import WriteSession
 from offhost.snapshot.growth import SnapshotLimits, SnapshotWatch
@@ -40,7 +39,7 @@ from offhost.snapshot.refusals import unreadable
 from offhost.snapshot.removal import RemovalTurns
 from offhost.snapshot.space import check_free_space
 from offhost.snapshot.taking import Consistency
-from offhost.transport.contract import OpenDisk, Transport, described, first_willing, none_can
+from offhost.transport.contract import OpenDisk, Transport, first_willing, none_can
 from offhost.vsphere.configuration import configuration
 from offhost.vsphere.inventory import as_it_is_now, refuse_twins
 from offhost.vsphere.session import VSphere
@@ -73,47 +72,6 @@ class VmSettings:
     """How fast disks are read."""
     latency: LatencyLimit | None = None
     """Reading slows down over it."""
-
-
-@dataclass(slots=True)
-class _Copied:
-    """A disk that is on its way into the repository."""
-
-    disk: Disk
-    opened: OpenDisk
-    copy: DiskCopy
-    reading: Reading
-    audited: Audited | None
-    """What a sample of unchanged areas showed."""
-    stored_bytes: int = 0
-
-    @property
-    def unreported(self) -> ExtentMap:
-        """What changed without change tracking saying so."""
-        return self.copy.unreported.union(self.audited.unreported if self.audited else ExtentMap())
-
-    def report(self) -> DiskReport:
-        return DiskReport(
-            key=self.disk.key,
-            label=self.disk.label,
-            capacity_bytes=self.disk.capacity_bytes,
-            mode=self.reading.mode,
-            reason=self.reading.reason,
-            transport=self.opened.transport,
-            refused=described(self.opened.refused),
-            changed_bytes=self.reading.areas.total_bytes if self.reading.areas is not None else None,
-            read_bytes=self.copy.totals.read_bytes,
-            new_bytes=self.copy.totals.new_bytes,
-            stored_bytes=self.stored_bytes,
-            host_bytes=self.opened.host_bytes(),
-            audited_bytes=self._audited_bytes(),
-            unreported_bytes=self.unreported.total_bytes,
-        )
-
-    def _audited_bytes(self) -> int | None:
-        if self.copy.audit is not None:
-            return self.disk.capacity_bytes - self.copy.audit.changed.total_bytes
-        return self.audited.compared_bytes if self.audited else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +126,7 @@ class _Run:
         self._repository = backup.destination.repository
         self._stop = threading.Event()
         self._warnings: list[str] = []
-        self._copied: list[_Copied] = []
+        self._copied: list[CopiedDisk] = []
         self._point: Manifest | None = None
         self._consistency: Consistency | None = None
         latency = backup.settings.latency
@@ -269,7 +227,7 @@ class _Run:
                 paces=self._paces(),
             )
         )
-        copied = _Copied(disk, opened, copy, reading, audited)
+        copied = CopiedDisk(disk, opened, copy, reading, audited)
         before = session.stored_bytes
         try:
             reading_all = snap.reading(copy.run, self._stop, interrupt=self._stop.set)
@@ -308,10 +266,10 @@ class _Run:
         work = partial(sample, paces=self._paces())
         return await snap.reading(work, opened.source, compared, self._stop, interrupt=self._stop.set)
 
-    def _lied(self, snap: HeldSnapshot, copied: _Copied) -> None:
+    def _lied(self, snap: HeldSnapshot, copied: CopiedDisk) -> None:
         """Change tracking did not report what had changed: say so everywhere, and have it begun anew."""
         snap.tracking_broken = True
-        lie = _lie_told(self._vm.name, copied.disk, copied.reading.known, copied.unreported)
+        lie = copied.lie(self._vm.name)
         _log.error("%s", lie)
         self._warnings.append(lie)
         if self._backup.on_lie is not None:
@@ -337,15 +295,6 @@ class _Run:
     def _manifest(
         self, session: WriteSession, base: RestorePoint | None, snap: HeldSnapshot, files: dict[str, bytes]
     ) -> Manifest:
-        disks = []
-        for copied in self._copied:
-            reading = copied.reading
-            times = reading.times(snap.taken_at.isoformat())
-            lied = bool(copied.unreported) or still_lies(copied.disk, reading.known)
-            source = source_of(
-                copied.disk, snap.lineage, snap.endpoint_time.isoformat(), mode=reading.mode, lied=lied, **times
-            )
-            disks.append(PointDisk(copied.disk.key, copied.disk.label, copied.copy.finish(), source.to_json()))
         modes = {copied.reading.mode for copied in self._copied}
         return Manifest(
             id=session.id,
@@ -356,7 +305,7 @@ class _Run:
             time=snap.taken_at,
             kind=next(iter(modes - {"full"}), "full"),
             consistency=snap.consistency,
-            disks=tuple(disks),
+            disks=tuple(copied.of_point(snap) for copied in self._copied),
             files=self._backup.destination.store_files(session, files),
             vm_config=snap.configuration.saved,
             origin=self._origin(),
@@ -368,17 +317,6 @@ class _Run:
         made_by = {"job": self._backup.job, "installation": owner.installation, "run": owner.run}
         tags = {"tags": list(self._backup.tags)} if self._backup.tags else {}
         return {"kind": "vm", **made_by, "started": self._started.isoformat(), **tags}
-
-
-def _lie_told(vm_name: str, disk: Disk, known: PointDisk | None, unreported: ExtentMap) -> str:
-    """What an administrator is told of a lie: where it was, and which restore points it may have harmed."""
-    first = next(iter(unreported))
-    since = str(known.source.get("audited_at") or "") if known else ""
-    return (
-        f"{vm_name}: {disk.label}: change tracking lied: {unreported.total_bytes / (1 << 20):.1f} MiB that had changed "
-        f"were not reported, from byte {first.start} on; the disk was read in full and this restore point is right, "
-        f"but those after {f'{since:.19}' if since else 'the last full read'} may hold old content there"
-    )
 
 
 def last_growth(point: Manifest, now: datetime) -> int:
