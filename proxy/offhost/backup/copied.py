@@ -77,7 +77,7 @@ class CopiedDisk:
         since = str(known.source.get("audited_at") or "") if known else ""
         lost_bytes = self.unreported.total_bytes
         return (
-            f"{vm_name}: {self.disk.label}: change tracking lied: {lost_bytes / (1 << 20):.1f} MiB that had changed were "
-            f"not reported, from byte {first.start} on; the disk was read in full and this restore point is right, but "
+            f"{vm_name}: {self.disk.label}: change tracking lied: {lost_bytes / (1 << 20):.1f} MiB that had changed "
+            f"were not reported, from byte {first.start} on; the disk was read in full and this restore point is right, but "
             f"those after {f'{since:.19}' if since else 'the last full read'} may hold old content there"
         )
