@@ -75,9 +75,10 @@ class CopiedDisk:
         """What an administrator is told of a lie: where it was, and which restore points it may have harmed."""
         known, first = self.reading.known, next(iter(self.unreported))
         since = str(known.source.get("audited_at") or "") if known else ""
-        lost_bytes = self.unreported.total_bytes
+        lost_mib = self.unreported.total_bytes / (1 << 20)
+        harmed = f"those after {since:.19}" if since else "those after the last full read"
         return (
-            f"{vm_name}: {self.disk.label}: change tracking lied: {lost_bytes / (1 << 20):.1f} MiB that had changed "
-            f"were not reported, from byte {first.start} on; the disk was read in full and this restore point is right, but "
-            f"those after {f'{since:.19}' if since else 'the last full read'} may hold old content there"
+            f"{vm_name}: {self.disk.label}: change tracking lied: {lost_mib:.1f} MiB that had changed were not "
+            f"reported, from byte {first.start} on; the disk was read in full and this restore point is right, but "
+            f"{harmed} may hold old content there"
         )
