@@ -51,12 +51,22 @@ func (m *move) place(name string) string {
 	directory := path.Dir(p.Path)
 	if m.directories[directory] == "" {
 		free := directory
-		for n := 1; exists("[" + m.target.Name + "] " + free); n++ {
+		for n := 1; m.taken(free); n++ {
 			free = fmt.Sprintf("%s_%d", directory, n)
 		}
 		m.directories[directory] = free
 	}
 	return fmt.Sprintf("[%s] %s/%s", m.target.Name, m.directories[directory], baseName(p.Path))
+}
+
+// taken: by what the target has, or by another directory on its way there.
+func (m *move) taken(directory string) bool {
+	for _, other := range m.directories {
+		if other == directory {
+			return true
+		}
+	}
+	return exists("[" + m.target.Name + "] " + directory)
 }
 
 func exists(name string) bool {
