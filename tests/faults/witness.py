@@ -182,11 +182,12 @@ class Trial:
         return True
 
     def _scatter(self, which: int, how: int) -> bool:
-        """As many places as need several answers of what changed."""
+        """As many places as need several answers of what changed, at the beginning or the end of their grains."""
         disk = self._disk(which)
         self._seed += 1
         for grain in range(how % 3, disk.size_bytes // GRAIN, 3 + how % 4):
-            self.vcenter.write(self.moref, disk.key, grain * GRAIN, noise(self._seed, 512))
+            place = grain * GRAIN + (GRAIN - 512) * (how % 2)
+            self.vcenter.write(self.moref, disk.key, place, noise(self._seed, 512))
         return True
 
     def snapshots(self, *, ours: bool) -> list[SimulatedSnapshot]:
@@ -238,9 +239,16 @@ class Trial:
         self.vcenter.add_disk(self.moref, (1 + how % 2) << 20, unit=self._free_unit(which))
         return True
 
+    def _freed(self) -> bool:
+        """Whether the VM has no snapshot, once others' are removed as vSphere demands before it changes a disk."""
+        for one in self.snapshots(ours=False):
+            self.vcenter.remove_snapshot(self.moref, one.moref)
+        self.foreign.clear()
+        return not self.vcenter.snapshots(self.moref)
+
     def _grow(self, which: int, how: int) -> bool:
         disk = self._disk(which)
-        if self.vcenter.snapshots(self.moref) or disk.size_bytes >= _DISK_LIMIT_BYTES:
+        if disk.size_bytes >= _DISK_LIMIT_BYTES or not self._freed():
             return False
         self.vcenter.grow_disk(self.moref, disk.key, disk.size_bytes + (1 + how % 8) * GRAIN)
         return True
@@ -252,7 +260,7 @@ class Trial:
         return True
 
     def _move(self, which: int, how: int) -> bool:
-        if self.vcenter.snapshots(self.moref):
+        if not self._freed():
             return False
         self.vcenter.move_disk(self.moref, self._disk(which).key, unit=self._free_unit(how))
         return True
