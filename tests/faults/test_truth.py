@@ -47,6 +47,9 @@ def test_the_same_lives_of_vms() -> None:
     run_state_machine_as_test(Truth, settings=settings(SETTINGS, max_examples=SAME_LIVES, derandomize=True))
 
 
+@pytest.mark.skipif(
+    TIMES == 1 and not LONG, reason="draws lives anew, whose failures take long to look at: `make faults` does it"
+)
 def test_other_lives_each_time() -> None:
     """The seed is printed when it fails."""
 
