@@ -22,7 +22,8 @@ VMS, NIGHTS = (50, 30) if LONG else (5, 6)
 DISK_BYTES = 16 << 20
 MOST_READ = 1.6
 """Times what changed."""
-STEADY_KIB = 64 << 10
+STEADY_KIB = (32 << 10) + VMS * (2 << 10)
+"""Each VM has a repository of its own here, with what it remembers of its points."""
 TROUBLES = ("the storage moves", "sessions are dropped", "the VM is renamed", "the run is cancelled")
 
 

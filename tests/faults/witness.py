@@ -6,6 +6,7 @@ in which things happen (truth).
 
 import asyncio
 import hashlib
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -321,7 +322,8 @@ class Trial:
     def frozen_by(self, owner: str) -> dict[str, Grains]:
         """What the snapshot of a run keeps of each disk."""
         (ours,) = [one.moref for one in self.snapshots(ours=True) if one.description == owner]
-        return {uuid.lower(): grains for uuid, grains in self.vcenter.grains(self.moref, snapshot=ours).items()}
+        grains = self.vcenter.grains(self.moref, snapshot=ours)
+        return {uuid.lower(): tuple(map(sys.intern, digests)) for uuid, digests in grains.items()}
 
     def back_up(
         self,
