@@ -193,7 +193,7 @@ def impatient(patch: pytest.MonkeyPatch) -> None:
     """Removals of snapshots are tried again at once."""
 
     def hold(*given: object, **named: object) -> object:
-        return held(*given, **named, patience=Patience(times=3, wait_s=0.01))  # type: ignore[arg-type]
+        return held(*given, **named, patience=Patience(times=3, wait_s=0.01))  # type: ignore[arg-type]  # passed on as given
 
     patch.setattr(vm_backup, "held", hold)
     patch.setattr(leftovers, "_PATIENCE", Patience(times=1, wait_s=0.01))

@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 _FILE_LIMIT_BYTES = 8 << 20
 """A .vmx has some KiB, an EFI nvram some hundred."""
+_PATIENCE = Patience()
 HUNG_AFTER_S = 60.0
 """A read that has not come back so long after its cancellation never will: a disk's own timeouts are shorter."""
 
@@ -228,7 +229,7 @@ async def held(
     track_changes: bool = True,
     consolidate: bool = False,
     removals: RemovalTurns | None = None,
-    patience: Patience = Patience(),  # noqa: B008 -- an immutable value
+    patience: Patience = _PATIENCE,
     hung_after_s: float = HUNG_AFTER_S,
 ) -> AsyncIterator[HeldSnapshot]:
     """Hold a snapshot of a VM; a template is held as it is.
